@@ -1,0 +1,13 @@
+// Stream: where an op runs. On the CPU it names the thread pool, on CUDA the cudaStream_t. Ops enqueue; they never allocate.
+#pragma once
+
+namespace accrete {
+
+class ThreadPool;
+
+struct Stream {
+  ThreadPool* pool = nullptr;  // CPU ops; never null there
+  void* cuda = nullptr;        // cudaStream_t of CUDA ops
+};
+
+}  // namespace accrete

@@ -1,0 +1,54 @@
+// DMC's cache update (Nawrot et al., arXiv 2403.09636, section 3; window as in the public checkpoints): for every token of the step,
+// layer and KV head decide append or accumulate, update the open slot, take a page when a head's last page is full, rotate.
+//
+//   append     (alpha = 0): n += 1;  Sk = w k;   Sv = w v;   Sw = w
+//   accumulate (alpha = 1):          Sk += w k;  Sv += w v;  Sw += w        over the newest `window` tokens of the segment
+//   slot[n-1] = RoPE(Sk / Sw, position), Sv / Sw
+//
+// A plain Llama is the same op with alpha = 0, w = 1 and the last components kept (mode off).
+#pragma once
+
+#include "kernels/paging/cache_ref.h"
+#include "kernels/paging/step_batch.h"
+#include "kernels/stream.h"
+#include "kernels/view.h"
+
+namespace accrete {
+
+enum class DmcMode : uint8_t {
+  off,        // plain Llama
+  learned,    // decision neuron k[D-1], importance neuron mean_g q[g][D-1]; both zeroed afterwards
+  synthetic,  // decisions drawn from a counter-based stream, w = 1, last components kept; benchmarks only
+};
+
+struct DmcParams {
+  DmcMode mode = DmcMode::off;
+  int window = 12;               // W; 0: no limit
+  float offset = 5.0f;
+  bool bf16_decision = false;    // round k[D-1] to bf16 before comparing (bf16 models)
+  double synthetic_cr = 1.0;     // mean over heads; each (layer, head) has a rate of its own
+  uint64_t synthetic_seed = 0;
+  int layer_begin = 0;           // global index of this rank's first layer and KV head: synthetic rates are the same for any sharding
+  int kv_head_begin = 0;
+};
+
+struct DmcUpdate {
+  DmcParams dmc;
+  StepBatch batch;
+  CacheRef cache;
+  int layer = 0;              // local index
+  AnyView<2> qkv;             // [T, (Hq_local + 2 Hkv_local) D] projections before RoPE: q heads, k heads, v heads
+  View<const float, 2> cos;   // [T, D/2]
+  View<const float, 2> sin;   // [T, D/2]
+  AnyView<3> q;               // [T, Hq_local, D] out, rotated
+  AnyView<3> own_k;           // [T, Hkv_local, D] out: the token's slot as it stands right after the token, rotated
+  AnyView<3> own_v;           // [T, Hkv_local, D] out
+  View<int32_t, 2> own_slot;  // [T, Hkv_local] out: index of that slot; closed slots below it are final in the pages
+};
+
+void dmc_update_cpu(const DmcUpdate& op, Stream& stream);
+
+// Probability of accumulating for a global (layer, head) so that the model's mean compression is synthetic_cr.
+double synthetic_rate(const DmcParams& dmc, int layer, int kv_head);
+
+}  // namespace accrete

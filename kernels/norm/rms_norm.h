@@ -1,0 +1,22 @@
+// RMSNorm, with the residual addition that always precedes it in a Llama block.
+//   x[t] += delta[t]                     (when delta is given)
+//   y[t][e] = x[t][e] / sqrt(mean_e x[t][e]^2 + eps) * weight[e]
+#pragma once
+
+#include "kernels/stream.h"
+#include "kernels/view.h"
+
+namespace accrete {
+
+struct RmsNorm {
+  AnyView<2> x;       // [T, E] residual stream, updated in place when delta is given
+  AnyView<2> delta;   // [T, E] added to x first; data == nullptr: none
+  AnyView<1> weight;  // [E]
+  AnyView<2> y;       // [T, E] out
+  float eps = 1e-5f;
+};
+
+void rms_norm_cpu(const RmsNorm& op, Stream& stream);
+void rms_norm_cuda(const RmsNorm& op, Stream& stream);
+
+}  // namespace accrete

@@ -37,6 +37,7 @@ struct ModelConfig {
   double rms_norm_eps = 1e-5;
   double rope_theta = 10000.0;
   std::optional<RopeScaling> rope_scaling;
+  std::vector<double> rope_factors;  // [D/2] each frequency is divided by its factor (a GGUF's rope_freqs); empty: none
   bool tied_embeddings = false;  // the output layer is the embedding table
   std::optional<DmcConfig> dmc;
   int32_t bos_token_id = -1;  // -1: none

@@ -1,0 +1,152 @@
+#include "worker/model/dummy_source.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "kernels/check.h"
+#include "worker/model/encoding.h"
+#include "worker/model/hf_source.h"
+#include "worker/model/hf_tokenizer.h"
+#include "worker/model/model_error.h"
+#include "worker/model/network_tensors.h"
+#include "worker/model/sha256.h"
+
+namespace accrete::worker {
+namespace {
+
+struct NamedShape {
+  const char* name;
+  int64_t hidden, mlp, layers, query_heads, kv_heads, vocab, max_position;
+};
+constexpr NamedShape kNamedShapes[] = {
+    {"llama-2-7b", 4096, 11008, 32, 32, 32, 32000, 4096},
+    {"llama-2-13b", 5120, 13824, 40, 40, 40, 32000, 4096},
+    {"llama-2-70b", 8192, 28672, 80, 64, 8, 32000, 4096},
+    {"tiny", 256, 512, 2, 4, 2, 512, 2048},
+};
+
+constexpr int64_t kChunk = 2048;
+constexpr double kDeviation = 0.02;
+// Four bytes in 0..255 add up to 510 on average, with deviation sqrt(4 * (256^2 - 1) / 12).
+constexpr double kBytesDeviation = 147.79986;
+
+uint64_t mix64(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+uint64_t hash_name(std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+// Columns [begin, begin + count) of the row with this key. 32-bit lanes only, so that the loop vectorises.
+void fill(uint64_t row_key, int64_t begin, int64_t count, float* dst) {
+  const auto low = static_cast<uint32_t>(row_key), high = static_cast<uint32_t>(row_key >> 32);
+  constexpr auto kScale = static_cast<float>(kDeviation / kBytesDeviation);
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t x = static_cast<uint32_t>(begin + i) * 0x9e3779b1u + low;
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = ((x ^ (x >> 15)) + high) * 0x846ca68bu;
+    x ^= x >> 16;
+    const uint32_t pairs = (x & 0x00ff00ffu) + ((x >> 8) & 0x00ff00ffu);
+    const auto sum = static_cast<int32_t>((pairs & 0xffffu) + (pairs >> 16));
+    dst[i] = static_cast<float>(sum - 510) * kScale;
+  }
+}
+
+void store(const float* src, int64_t count, DType dtype, void* dst, int64_t at) {
+  if (dtype == DType::f32) std::memcpy(static_cast<float*>(dst) + at, src, static_cast<size_t>(count) * 4);
+  else floats_to_bfloats(src, count, static_cast<bf16*>(dst) + at);
+}
+
+}  // namespace
+
+ModelConfig dummy_config(const std::string& name) {
+  std::string known;
+  for (const NamedShape& shape : kNamedShapes) {
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", shape.name);
+    if (name != shape.name) continue;
+    ModelConfig config;
+    config.hidden = shape.hidden;
+    config.mlp = shape.mlp;
+    config.layers = shape.layers;
+    config.query_heads = shape.query_heads;
+    config.kv_heads = shape.kv_heads;
+    config.head_size = shape.hidden / shape.query_heads;
+    config.vocab = shape.vocab;
+    config.max_position = shape.max_position;
+    config.bos_token_id = 1;
+    config.eos_token_ids = {2};
+    return config;
+  }
+  model_error("{}: neither a directory with a config.json nor a known shape for dummy weights ({})", in_quotes(name), known);
+}
+
+DummySource::DummySource(ModelConfig config, std::string name, uint64_t seed)
+    : config_(std::move(config)), name_(std::move(name)), seed_(seed) {
+  list_tensors();
+}
+
+DummySource::DummySource(const std::string& directory, uint64_t seed)
+    : name_(directory), directory_(directory), seed_(seed) {
+  auto [config, defaults] = read_directory_config(directory);
+  config_ = std::move(config);
+  defaults_ = std::move(defaults);
+  list_tensors();
+}
+
+void DummySource::list_tensors() {
+  validate(config_, name_);
+  visit_tensors(config_, [&](const std::string& name, int64_t rows, int64_t columns) {
+    shapes_.emplace(name, std::pair(rows, columns));
+  });
+}
+
+std::pair<int64_t, int64_t> DummySource::shape(std::string_view name) const {
+  const auto it = shapes_.find(name);
+  if (it == shapes_.end()) model_error("{}: no tensor {}", name_, in_quotes(name));
+  return it->second;
+}
+
+void DummySource::read(std::string_view name, const Slice& slice, DType dtype, void* dst) const {
+  const auto [rows, columns] = shape(name);
+  CHECK(dtype == DType::f32 || dtype == DType::bf16, name_of(dtype));
+  CHECK(0 <= slice.row_begin && slice.row_begin <= slice.row_end && slice.row_end <= rows, slice.row_end, rows);
+  CHECK(0 <= slice.column_begin && slice.column_begin <= slice.column_end && slice.column_end <= columns,
+        slice.column_end, columns);
+  const bool norm = name.ends_with("norm.weight");
+  const uint64_t key = mix64(seed_) ^ hash_name(name);
+  alignas(64) std::array<float, kChunk> chunk;
+  if (norm) chunk.fill(1.0f);
+  for (int64_t row = slice.row_begin; row < slice.row_end; ++row) {
+    const uint64_t row_key = mix64(key + static_cast<uint64_t>(row));
+    for (int64_t done = 0; done < slice.columns(); done += kChunk) {
+      const int64_t count = std::min(kChunk, slice.columns() - done);
+      if (!norm) fill(row_key, slice.column_begin + done, count, chunk.data());
+      store(chunk.data(), count, dtype, dst, (row - slice.row_begin) * slice.columns() + done);
+    }
+  }
+}
+
+rpc::TokenizerSpec DummySource::tokenizer() const {
+  return directory_.empty() ? rpc::TokenizerSpec() : read_hf_tokenizer(directory_);
+}
+
+std::string DummySource::hash() const {
+  Sha256 hash;
+  hash.add("dummy");
+  add_config(hash, config_);
+  hash.add(static_cast<int64_t>(seed_));
+  return hash.hex();
+}
+
+std::string DummySource::describe() const {
+  return fmt::format("dummy weights (random, seed {}) of shape {}, {} tensors", seed_, name_, shapes_.size());
+}
+
+}  // namespace accrete::worker

@@ -1,0 +1,69 @@
+#include "kernels/sampling/raw_scores.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/exp.h"
+#include "kernels/sampling/top_logits.h"
+
+namespace accrete {
+namespace {
+
+constexpr int64_t kBlock = 512;  // a block is reduced by vector code, then looked at
+
+// log of the sum of e^(logit - largest).
+double log_sum(std::span<const float> logits, float largest) {
+  constexpr int kLanes = 16;
+  const int64_t count = static_cast<int64_t>(logits.size());
+  double total = 0;
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, count);
+    float sums[kLanes] = {};
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (int lane = 0; lane < kLanes; ++lane) sums[lane] += fast_exp(logits[i + lane] - largest);
+    }
+    for (; i < end; ++i) sums[0] += fast_exp(logits[i] - largest);
+    for (float part : sums) total += part;
+  }
+  return std::log(total);
+}
+
+// 1 + how many are better: larger, or as large with a smaller id.
+int32_t rank_of(std::span<const float> logits, int32_t token) {
+  const float mine = logits[token];
+  int32_t rank = 1;
+  for (float logit : logits) rank += logit > mine;
+  for (int32_t other = 0; other < token; ++other) rank += logits[other] == mine;
+  return rank;
+}
+
+}  // namespace
+
+LargestLogit largest_logit(std::span<const float> logits) {
+  // A NaN fails every comparison, so "not (logit < inf)" finds NaN and +inf at once.
+  int32_t unusable = 0;
+  for (float logit : logits) unusable += !(logit < std::numeric_limits<float>::infinity());
+  if (unusable > 0) return {};
+  const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
+  return {*best, static_cast<int32_t>(best - logits.begin()), true};
+}
+
+Sampled score_token(std::span<const float> logits, float largest, int32_t token, int32_t top) {
+  const double normalizer = log_sum(logits, largest) + largest;
+  Sampled scored;
+  scored.token = token;
+  scored.logprob = static_cast<float>(logits[token] - normalizer);
+  scored.rank = rank_of(logits, token);
+  if (top <= 0) return scored;
+  thread_local std::vector<ScoredToken> best;
+  select_top(logits, top, best);
+  std::sort(best.begin(), best.end(), better);
+  for (const ScoredToken& each : best) {
+    scored.top.push_back({each.token, static_cast<float>(each.score - normalizer)});
+  }
+  return scored;
+}
+
+}  // namespace accrete

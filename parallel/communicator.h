@@ -27,6 +27,8 @@ class Communicator {
   virtual void all_reduce_sum(std::span<float> values) = 0;
   // everyone[r * mine.size() ...] = rank r's mine.
   virtual void all_gather(std::span<const std::byte> mine, std::span<std::byte> everyone) = 0;
+  // The same, on rank `root` alone; elsewhere everyone is empty.
+  virtual void gather(std::span<const std::byte> mine, std::span<std::byte> everyone, int root) = 0;
   virtual void broadcast(std::span<std::byte> bytes, int root) = 0;
   virtual void barrier() = 0;
 

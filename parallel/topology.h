@@ -54,4 +54,14 @@ struct ShardResult {
 ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network);
 Range deal(int64_t items, int parts, int index);
 
+// Which contiguous KV heads each shard and which contiguous layers each stage gets. A placement that evens out expected pages rather
+// than heads (from a measured compression profile) is another function that returns one of these.
+struct Placement {
+  std::vector<Range> layers_of_stage;    // [P], in order, covering all layers, none empty
+  std::vector<Range> kv_heads_of_shard;  // [T], likewise
+};
+Placement even_placement(const Topology& topology, const NetworkShape& network);
+// The same for a placement of the caller's; MLP columns and vocabulary rows are always dealt.
+ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network, const Placement& placement);
+
 }  // namespace accrete::parallel

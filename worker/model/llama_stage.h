@@ -54,5 +54,8 @@ class LlamaStage {
 };
 
 parallel::NetworkShape network_shape(const ModelConfig& config);
+// What the checkpoint was trained to do: learned decisions when it has a dmc block (rounded to bf16 before they are compared when the
+// weights are kept in bf16), else off.
+DmcParams learned_dmc(const ModelConfig& config, DType weight_dtype);
 
 }  // namespace accrete::worker

@@ -60,8 +60,10 @@ void fill(uint64_t row_key, int64_t begin, int64_t count, float* dst) {
 }
 
 void store(const float* src, int64_t count, DType dtype, void* dst, int64_t at) {
-  if (dtype == DType::f32) std::memcpy(static_cast<float*>(dst) + at, src, static_cast<size_t>(count) * 4);
-  else floats_to_bfloats(src, count, static_cast<bf16*>(dst) + at);
+  if (dtype == DType::f32)
+    std::memcpy(static_cast<float*>(dst) + at, src, static_cast<size_t>(count) * 4);
+  else
+    floats_to_bfloats(src, count, static_cast<bf16*>(dst) + at);
 }
 
 }  // namespace
@@ -84,7 +86,8 @@ ModelConfig dummy_config(const std::string& name) {
     config.eos_token_ids = {2};
     return config;
   }
-  model_error("{}: neither a directory with a config.json nor a known shape for dummy weights ({})", in_quotes(name), known);
+  model_error("{}: neither a directory with a config.json nor a known shape for dummy weights ({})", in_quotes(name),
+              known);
 }
 
 DummySource::DummySource(ModelConfig config, std::string name, uint64_t seed)

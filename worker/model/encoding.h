@@ -10,9 +10,9 @@ namespace accrete::worker {
 enum class Encoding : uint8_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
 
 struct EncodingShape {
-  const char* name;       // "Q4_1"
-  int64_t block;          // elements of a block
-  int64_t bytes;          // bytes of a block
+  const char* name;  // "Q4_1"
+  int64_t block;     // elements of a block
+  int64_t bytes;     // bytes of a block
 };
 const EncodingShape& shape_of(Encoding encoding);
 
@@ -20,8 +20,8 @@ const EncodingShape& shape_of(Encoding encoding);
 void decode_blocks(Encoding encoding, const uint8_t* src, int64_t blocks, float* dst);
 
 // The element conversions, vectorised.
-void halves_to_floats(const uint8_t* src, int64_t count, float* dst);    // IEEE half precision
+void halves_to_floats(const uint8_t* src, int64_t count, float* dst);  // IEEE half precision
 void bfloats_to_floats(const uint8_t* src, int64_t count, float* dst);
-void floats_to_bfloats(const float* src, int64_t count, bf16* dst);      // round to nearest even, NaN stays NaN
+void floats_to_bfloats(const float* src, int64_t count, bf16* dst);  // round to nearest even, NaN stays NaN
 
 }  // namespace accrete::worker

@@ -47,7 +47,8 @@ void decode_q4_0(const uint8_t* src, int64_t blocks, float* dst) {
 }
 
 void decode_q4_1(const uint8_t* src, int64_t blocks, float* dst) {
-  for (int64_t b = 0; b < blocks; ++b, src += 20, dst += 32) decode_nibbles(src + 4, half_at(src), half_at(src + 2), dst);
+  for (int64_t b = 0; b < blocks; ++b, src += 20, dst += 32)
+    decode_nibbles(src + 4, half_at(src), half_at(src + 2), dst);
 }
 
 void decode_q5_0(const uint8_t* src, int64_t blocks, float* dst) {

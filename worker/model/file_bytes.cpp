@@ -59,8 +59,12 @@ void FileBytes::advise(std::span<const uint8_t> range, int advice) const {
   ::madvise(const_cast<uint8_t*>(bytes_.data()) + offset, end - offset, advice);
 }
 
-void FileBytes::will_need(std::span<const uint8_t> range) const { advise(range, MADV_WILLNEED); }
+void FileBytes::will_need(std::span<const uint8_t> range) const {
+  advise(range, MADV_WILLNEED);
+}
 
-void FileBytes::done_with(std::span<const uint8_t> range) const { advise(range, MADV_DONTNEED); }
+void FileBytes::done_with(std::span<const uint8_t> range) const {
+  advise(range, MADV_DONTNEED);
+}
 
 }  // namespace accrete::worker

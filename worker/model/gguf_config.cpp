@@ -17,7 +17,8 @@ int32_t token_id(const GgufFile& file, std::string_view key) {
   const int64_t id = file.integer(key).value_or(-1);
   // Files write "none" as -1 or as the same bits without a sign.
   if (id == -1 || id == std::numeric_limits<uint32_t>::max()) return -1;
-  if (id < 0 || id > std::numeric_limits<int32_t>::max()) model_error("{}: {} is no token id: {}", file.name(), key, id);
+  if (id < 0 || id > std::numeric_limits<int32_t>::max())
+    model_error("{}: {} is no token id: {}", file.name(), key, id);
   return static_cast<int32_t>(id);
 }
 
@@ -45,14 +46,16 @@ void read_rope(const GgufFile& file, ModelConfig& config) {
   config.rope_theta = file.number("llama.rope.freq_base").value_or(10000.0);
   const int64_t rotated = file.integer("llama.rope.dimension_count").value_or(config.head_size);
   if (rotated != config.head_size) {
-    model_error("{}: llama.rope.dimension_count is {}, the head size {}; partial rotation is not supported", file.name(),
-                rotated, config.head_size);
+    model_error("{}: llama.rope.dimension_count is {}, the head size {}; partial rotation is not supported",
+                file.name(), rotated, config.head_size);
   }
   const std::string_view type = file.text("llama.rope.scaling.type").value_or("none");
   // Before the type had a key of its own there was the linear factor alone.
   double factor = file.number("llama.rope.scale_linear").value_or(1.0);
-  if (type == "linear") factor = file.number("llama.rope.scaling.factor").value_or(factor);
-  else if (type != "none") model_error("{}: llama.rope.scaling.type is {}; none and linear are supported", file.name(), in_quotes(type));
+  if (type == "linear")
+    factor = file.number("llama.rope.scaling.factor").value_or(factor);
+  else if (type != "none")
+    model_error("{}: llama.rope.scaling.type is {}; none and linear are supported", file.name(), in_quotes(type));
   if (factor == 1.0 || factor == 0.0) return;
   RopeScaling scaling;
   scaling.kind = RopeScaling::Kind::linear;

@@ -87,7 +87,8 @@ struct Layout {
   uint64_t alignment;
 };
 
-// Turns offsets from the data's begin into offsets in the file, and checks that no tensor leaves it or overlaps another.
+// Turns offsets from the data's begin into offsets in the file, and checks that no tensor leaves it or overlaps
+// another.
 void place_tensors(std::map<std::string, GgufTensor, std::less<>>& tensors, const FileBytes& file, Layout layout) {
   const uint64_t size = file.bytes().size();
   const uint64_t data_bytes = size > layout.data_begin ? size - layout.data_begin : 0;
@@ -108,7 +109,8 @@ void place_tensors(std::map<std::string, GgufTensor, std::less<>>& tensors, cons
             [](const auto& a, const auto& b) { return a.second->offset < b.second->offset; });
   for (size_t i = 1; i < order.size(); ++i) {
     if (order[i - 1].second->offset + order[i - 1].second->bytes > order[i].second->offset) {
-      model_error("{}: tensor {} overlaps tensor {}", file.name(), in_quotes(*order[i].first), in_quotes(*order[i - 1].first));
+      model_error("{}: tensor {} overlaps tensor {}", file.name(), in_quotes(*order[i].first),
+                  in_quotes(*order[i - 1].first));
     }
   }
 }
@@ -135,7 +137,8 @@ GgufFile::GgufFile(const FileBytes& file) : file_(file) {
     if (!tensors_.emplace(tensor_name, read_tensor(cursor, what)).second) model_error("{} stands twice", what);
   }
   const int64_t alignment = integer("general.alignment").value_or(kDefaultAlignment);
-  if (alignment < 1 || alignment > static_cast<int64_t>(kLargestAlignment) || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
+  if (alignment < 1 || alignment > static_cast<int64_t>(kLargestAlignment) ||
+      !std::has_single_bit(static_cast<uint64_t>(alignment))) {
     model_error("{}: general.alignment is {}, which is no power of two up to {}", name(), alignment, kLargestAlignment);
   }
   const auto step = static_cast<uint64_t>(alignment);

@@ -1,5 +1,5 @@
-// GgufFile: the metadata and tensor table of a GGUF file (version 2 or 3, little endian), checked but not copied: values
-// are spans into the file's bytes.
+// GgufFile: the metadata and tensor table of a GGUF file (version 2 or 3, little endian), checked but not copied:
+// values are spans into the file's bytes.
 #pragma once
 
 #include <array>
@@ -29,7 +29,7 @@ struct GgufTensor {
   Encoding encoding = Encoding::f32;
   std::array<int64_t, 4> dims{1, 1, 1, 1};  // the fastest first: [columns, rows, ...]
   int dimensions = 0;
-  uint64_t offset = 0;                      // in the file
+  uint64_t offset = 0;  // in the file
   uint64_t bytes = 0;
 };
 
@@ -51,8 +51,8 @@ class GgufFile {
   std::optional<bool> boolean(std::string_view key) const;
   std::optional<std::string_view> text(std::string_view key) const;
   std::vector<std::string_view> texts(std::string_view key) const;
-  std::vector<float> floats(std::string_view key) const;       // an array of f32
-  std::vector<int32_t> integers(std::string_view key) const;   // an array of i32 or u32
+  std::vector<float> floats(std::string_view key) const;      // an array of f32
+  std::vector<int32_t> integers(std::string_view key) const;  // an array of i32 or u32
 
  private:
   const GgufValue* array_of(std::string_view key, std::string_view wanted) const;

@@ -11,8 +11,8 @@
 namespace accrete::worker {
 
 // Of the llama architecture (Llama, and Mistral without a sliding window). Tied embeddings when the file has no
-// output.weight. Throws ModelError naming the key. rope_factors are left to the caller, who can read tensors; validate()
-// has been called.
+// output.weight. Throws ModelError naming the key. rope_factors are left to the caller, who can read tensors;
+// validate() has been called.
 ModelConfig parse_gguf_config(const GgufFile& file);
 
 // tokenizer.ggml.* and tokenizer.chat_template; kind unset when the file has no tokenizer.

@@ -97,7 +97,9 @@ void GgufSource::read(std::string_view name, const Slice& slice, DType dtype, vo
   read_slice(find_tensor(tensors_, name, file_.name()), slice, dtype, dst);
 }
 
-rpc::TokenizerSpec GgufSource::tokenizer() const { return parse_gguf_tokenizer(table_); }
+rpc::TokenizerSpec GgufSource::tokenizer() const {
+  return parse_gguf_tokenizer(table_);
+}
 
 std::string GgufSource::hash() const {
   Sha256 hash;
@@ -107,6 +109,8 @@ std::string GgufSource::hash() const {
   return hash.hex();
 }
 
-std::string GgufSource::describe() const { return "GGUF " + describe_tensors(tensors_); }
+std::string GgufSource::describe() const {
+  return "GGUF " + describe_tensors(tensors_);
+}
 
 }  // namespace accrete::worker

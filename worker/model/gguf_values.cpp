@@ -18,8 +18,8 @@ T load(const uint8_t* src) {
 }
 
 const char* name_of(GgufType type) {
-  constexpr const char* kNames[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64",
-                                    "f64"};
+  constexpr const char* kNames[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                    "bool", "string", "array", "u64", "i64", "f64"};
   return kNames[static_cast<size_t>(type)];
 }
 
@@ -27,19 +27,27 @@ const char* name_of(GgufType type) {
 std::optional<int64_t> as_integer(const GgufValue& value) {
   const uint8_t* src = value.bytes.data();
   switch (value.type) {
-    case GgufType::u8: return load<uint8_t>(src);
-    case GgufType::i8: return load<int8_t>(src);
-    case GgufType::u16: return load<uint16_t>(src);
-    case GgufType::i16: return load<int16_t>(src);
-    case GgufType::u32: return load<uint32_t>(src);
-    case GgufType::i32: return load<int32_t>(src);
-    case GgufType::i64: return load<int64_t>(src);
+    case GgufType::u8:
+      return load<uint8_t>(src);
+    case GgufType::i8:
+      return load<int8_t>(src);
+    case GgufType::u16:
+      return load<uint16_t>(src);
+    case GgufType::i16:
+      return load<int16_t>(src);
+    case GgufType::u32:
+      return load<uint32_t>(src);
+    case GgufType::i32:
+      return load<int32_t>(src);
+    case GgufType::i64:
+      return load<int64_t>(src);
     case GgufType::u64: {
       const auto wide = load<uint64_t>(src);
       if (wide > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
       return static_cast<int64_t>(wide);
     }
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -68,9 +76,12 @@ std::optional<double> GgufFile::number(std::string_view key) const {
   const GgufValue* value = find(key);
   if (value == nullptr) return std::nullopt;
   std::optional<double> found;
-  if (value->type == GgufType::f32) found = load<float>(value->bytes.data());
-  else if (value->type == GgufType::f64) found = load<double>(value->bytes.data());
-  else if (const auto whole = as_integer(*value)) found = static_cast<double>(*whole);
+  if (value->type == GgufType::f32)
+    found = load<float>(value->bytes.data());
+  else if (value->type == GgufType::f64)
+    found = load<double>(value->bytes.data());
+  else if (const auto whole = as_integer(*value))
+    found = static_cast<double>(*whole);
   if (!found) wrong_type(key, *value, "a number");
   if (!std::isfinite(*found)) model_error("{}: {} is not finite", name(), key);
   return found;

@@ -12,7 +12,8 @@ std::string read_architecture(const JsonObject& json) {
     const std::string type = json.text("model_type", "");
     if (type == "llama") architecture = "LlamaForCausalLM";
     if (type == "mistral") architecture = "MistralForCausalLM";
-    if (architecture.empty()) model_error("{}: architectures is missing and model_type is {}", json.where(), in_quotes(type));
+    if (architecture.empty())
+      model_error("{}: architectures is missing and model_type is {}", json.where(), in_quotes(type));
   }
   if (architecture != "LlamaForCausalLM" && architecture != "MistralForCausalLM") {
     model_error("{}: architectures names {}; LlamaForCausalLM and MistralForCausalLM are supported", json.where(),
@@ -24,15 +25,16 @@ std::string read_architecture(const JsonObject& json) {
 // Fields that change the network into one that the forward pass does not compute.
 void refuse_other_networks(const JsonObject& json, int64_t max_position) {
   for (const char* bias : {"attention_bias", "mlp_bias"}) {
-    if (json.boolean(bias, false)) model_error("{}: {} is true; layers with biases are not supported", json.where(), bias);
+    if (json.boolean(bias, false))
+      model_error("{}: {} is true; layers with biases are not supported", json.where(), bias);
   }
   const std::string activation = json.text("hidden_act", "silu");
   if (activation != "silu" && activation != "swish") {
     model_error("{}: hidden_act is {}; only silu is supported", json.where(), in_quotes(activation));
   }
   if (const auto quantization = json.object("quantization_config")) {
-    model_error("{}: quantization_config names {}; quantized safetensors are not supported, use a GGUF file", json.where(),
-                in_quotes(quantization->text("quant_method", "an unknown method")));
+    model_error("{}: quantization_config names {}; quantized safetensors are not supported, use a GGUF file",
+                json.where(), in_quotes(quantization->text("quant_method", "an unknown method")));
   }
   if (json.number("partial_rotary_factor", 1.0) != 1.0) {
     model_error("{}: partial_rotary_factor must be 1", json.where());

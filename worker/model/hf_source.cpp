@@ -45,7 +45,8 @@ std::map<std::string, std::string> read_index(const std::string& path) {
 [[noreturn]] void no_weights(const fs::path& directory) {
   for (const char* pickle : {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"}) {
     if (fs::exists(directory / pickle)) {
-      model_error("{}: weights stand in {}, which is not read; save the model as safetensors", directory.string(), pickle);
+      model_error("{}: weights stand in {}, which is not read; save the model as safetensors", directory.string(),
+                  pickle);
     }
   }
   model_error("{}: neither {} nor {} is there", directory.string(), kSingleFile, kIndexFile);
@@ -149,7 +150,9 @@ void HfSource::read(std::string_view name, const Slice& slice, DType dtype, void
   read_slice(find_tensor(tensors_, name, directory_), slice, dtype, dst);
 }
 
-rpc::TokenizerSpec HfSource::tokenizer() const { return read_hf_tokenizer(directory_); }
+rpc::TokenizerSpec HfSource::tokenizer() const {
+  return read_hf_tokenizer(directory_);
+}
 
 std::string HfSource::hash() const {
   Sha256 hash;
@@ -159,7 +162,9 @@ std::string HfSource::hash() const {
   return hash.hex();
 }
 
-std::string HfSource::describe() const { return "safetensors " + describe_tensors(tensors_); }
+std::string HfSource::describe() const {
+  return "safetensors " + describe_tensors(tensors_);
+}
 
 int64_t HfSource::bytes_on_disk() const {
   int64_t total = 0;

@@ -74,7 +74,9 @@ const json& JsonObject::field(std::string_view name) const {
   return it == value_.end() ? kNull : *it;
 }
 
-bool JsonObject::has(std::string_view name) const { return !field(name).is_null(); }
+bool JsonObject::has(std::string_view name) const {
+  return !field(name).is_null();
+}
 
 int64_t JsonObject::integer(std::string_view name) const {
   if (!has(name)) model_error("{}: {} is missing", where_, name);

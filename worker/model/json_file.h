@@ -30,8 +30,8 @@ class JsonObject {
   bool boolean(std::string_view field, bool fallback) const;
   std::string text(std::string_view field, std::string fallback) const;
   std::optional<JsonObject> object(std::string_view field) const;
-  std::vector<std::string> texts(std::string_view field) const;      // a list of strings; empty when absent
-  std::vector<int32_t> token_ids(std::string_view field) const;      // an id, or a list of them; empty when absent
+  std::vector<std::string> texts(std::string_view field) const;  // a list of strings; empty when absent
+  std::vector<int32_t> token_ids(std::string_view field) const;  // an id, or a list of them; empty when absent
 
   const nlohmann::json& value() const { return value_; }
   const std::string& where() const { return where_; }

@@ -94,8 +94,8 @@ std::vector<double> rope_frequencies(const ModelConfig& config) {
     double frequency = std::pow(config.rope_theta, exponent);
     if (config.rope_scaling) {
       const RopeScaling& scaling = *config.rope_scaling;
-      frequency = scaling.kind == RopeScaling::Kind::linear ? frequency / scaling.factor
-                                                            : llama3_frequency(frequency, scaling);
+      frequency =
+          scaling.kind == RopeScaling::Kind::linear ? frequency / scaling.factor : llama3_frequency(frequency, scaling);
     }
     if (!config.rope_factors.empty()) frequency /= config.rope_factors[static_cast<size_t>(i)];
     frequencies[static_cast<size_t>(i)] = frequency;

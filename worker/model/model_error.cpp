@@ -7,8 +7,10 @@ std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   for (const char c : text.substr(0, kLongest)) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte >= 0x7f || c == '"' || c == '\\') out += fmt::format("\\x{:02x}", byte);
-    else out += c;
+    if (byte < 0x20 || byte >= 0x7f || c == '"' || c == '\\')
+      out += fmt::format("\\x{:02x}", byte);
+    else
+      out += c;
   }
   out += text.size() > kLongest ? "...\"" : "\"";
   return out;

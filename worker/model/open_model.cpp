@@ -4,6 +4,7 @@
 #include "worker/model/dummy_source.h"
 #include "worker/model/gguf_source.h"
 #include "worker/model/hf_source.h"
+#include "worker/model/lora_source.h"
 #include "worker/model/model_error.h"
 
 namespace accrete::worker {
@@ -49,7 +50,8 @@ std::unique_ptr<TensorSource> open_base(const std::string& model, const OpenOpti
   const fs::file_status status = fs::status(model, error);
   if (!fs::exists(status)) model_error("{}: no such file or directory", model);
   if (fs::is_directory(status)) {
-    if (format == "gguf") model_error("{}: --load-format gguf needs a file, this is a directory{}", model, gguf_hint(model));
+    if (format == "gguf")
+      model_error("{}: --load-format gguf needs a file, this is a directory{}", model, gguf_hint(model));
     return open_directory(model);
   }
   if (format == "auto" && !is_gguf(model)) {
@@ -61,7 +63,9 @@ std::unique_ptr<TensorSource> open_base(const std::string& model, const OpenOpti
 }  // namespace
 
 std::unique_ptr<TensorSource> open_model(const std::string& model, const OpenOptions& options) {
-  return open_base(model, options);
+  std::unique_ptr<TensorSource> base = open_base(model, options);
+  if (options.adapter.empty()) return base;
+  return std::make_unique<LoraSource>(std::move(base), options.adapter);
 }
 
 }  // namespace accrete::worker

@@ -17,9 +17,9 @@ struct DtypeSize {
   const char* name;
   uint64_t bytes;
 };
-constexpr DtypeSize kDtypes[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},    {"I32", 4},    {"I16", 2},
-                                 {"I8", 1},  {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},     {"BOOL", 1},
-                                 {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+constexpr DtypeSize kDtypes[] = {{"F64", 8}, {"F32", 4}, {"F16", 2},  {"BF16", 2},    {"I64", 8},
+                                 {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U64", 8},     {"U32", 4},
+                                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
 std::string_view header_of(const FileBytes& file) {
   const std::span<const uint8_t> bytes = file.bytes();
@@ -68,7 +68,8 @@ void check_layout(const SafetensorsTable& table, const FileBytes& file, uint64_t
   uint64_t end = data_begin;
   for (const auto& it : order) {
     const auto& [name, entry] = *it;
-    if (entry.offset < end) model_error("{}: tensor {}: data_offsets overlap another tensor's", file.name(), in_quotes(name));
+    if (entry.offset < end)
+      model_error("{}: tensor {}: data_offsets overlap another tensor's", file.name(), in_quotes(name));
     if (entry.offset > end) {
       model_error("{}: tensor {}: data_offsets leave a gap of {} bytes before it", file.name(), in_quotes(name),
                   entry.offset - end);

@@ -45,8 +45,10 @@ class HeaderEvents : public json::json_sax_t {
     return true;
   }
   bool key(std::string& name) override {
-    if (depth_ == 1) start_entry(name);
-    else start_field(name);
+    if (depth_ == 1)
+      start_entry(name);
+    else
+      start_field(name);
     return true;
   }
   bool string(std::string& text) override {
@@ -74,7 +76,8 @@ class HeaderEvents : public json::json_sax_t {
  private:
   [[noreturn]] void refuse(const char* what) const {
     if (depth_ < 2 && name_.empty()) model_error("{}: the header is {}, not an object of tensors", where_, what);
-    model_error("{}: tensor {}: {} is {}", where_, in_quotes(name_), field_.empty() ? "the entry" : in_quotes(field_), what);
+    model_error("{}: tensor {}: {} is {}", where_, in_quotes(name_), field_.empty() ? "the entry" : in_quotes(field_),
+                what);
   }
   void start_entry(const std::string& name) {
     name_ = name;
@@ -95,7 +98,8 @@ class HeaderEvents : public json::json_sax_t {
     if (std::exchange(*seen, true)) refuse("given twice");
   }
   void finish_entry() {
-    for (const auto& [seen, field] : {std::pair(has_dtype_, "dtype"), {has_shape_, "shape"}, {has_offsets_, "data_offsets"}}) {
+    for (const auto& [seen, field] :
+         {std::pair(has_dtype_, "dtype"), {has_shape_, "shape"}, {has_offsets_, "data_offsets"}}) {
       if (!seen) model_error("{}: tensor {}: {} is missing", where_, in_quotes(name_), field);
     }
     table.emplace(name_, std::move(entry_));

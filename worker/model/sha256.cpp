@@ -30,9 +30,13 @@ void Sha256::add(std::string_view field) {
   CHECK(EVP_DigestUpdate(state_->context, field.data(), field.size()) == 1);
 }
 
-void Sha256::add(int64_t field) { add(std::string_view(std::to_string(field))); }
+void Sha256::add(int64_t field) {
+  add(std::string_view(std::to_string(field)));
+}
 
-void Sha256::add(double field) { add(static_cast<int64_t>(std::bit_cast<uint64_t>(field))); }
+void Sha256::add(double field) {
+  add(static_cast<int64_t>(std::bit_cast<uint64_t>(field)));
+}
 
 std::string Sha256::hex() {
   std::array<uint8_t, EVP_MAX_MD_SIZE> digest;

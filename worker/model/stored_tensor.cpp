@@ -18,8 +18,10 @@ bool same_bytes(Encoding encoding, DType dtype) {
 }
 
 void store(const float* src, int64_t count, DType dtype, void* dst, int64_t at) {
-  if (dtype == DType::f32) std::memcpy(static_cast<float*>(dst) + at, src, static_cast<size_t>(count) * 4);
-  else floats_to_bfloats(src, count, static_cast<bf16*>(dst) + at);
+  if (dtype == DType::f32)
+    std::memcpy(static_cast<float*>(dst) + at, src, static_cast<size_t>(count) * 4);
+  else
+    floats_to_bfloats(src, count, static_cast<bf16*>(dst) + at);
 }
 
 // Elements [begin, end) of the row at src to dst[at...], through the blocks that cover them.

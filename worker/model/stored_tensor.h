@@ -16,7 +16,8 @@ struct StoredTensor {
   Encoding encoding = Encoding::f32;
   int64_t rows = 0, columns = 0;  // a vector is one row; columns is a multiple of the encoding's block
   uint64_t offset = 0;            // of the first row, in the file; rows * row_bytes() from there lie inside it
-  // 0: rows are in Hugging Face's order. Else the head size D: each head's rows stand as pairs (0, D/2, 1, D/2 + 1, ...).
+  // 0: rows are in Hugging Face's order. Else the head size D: each head's rows stand as pairs (0, D/2, 1, D/2 + 1,
+  // ...).
   int64_t paired_head = 0;
 
   int64_t row_bytes() const { return columns / shape_of(encoding).block * shape_of(encoding).bytes; }

@@ -5,6 +5,7 @@
 
 #include "worker/model/json_file.h"
 #include "worker/model/model_error.h"
+#include "worker/model/utf8.h"
 
 namespace accrete::worker {
 namespace {
@@ -158,7 +159,10 @@ rpc::TokenizerSpec read_hf_tokenizer(const std::string& directory) {
     add_config(JsonObject::read((path / "tokenizer_config.json").string(), kLargestTokenizerConfig), spec);
   }
   if (fs::exists(path / "chat_template.jinja")) {
-    spec.set_chat_template(read_text_file((path / "chat_template.jinja").string(), kLargestTemplate));
+    const std::string file = (path / "chat_template.jinja").string();
+    const std::string text = read_text_file(file, kLargestTemplate);
+    if (!is_utf8(text)) model_error("{}: not UTF-8", file);
+    spec.set_chat_template(text);
   }
   return spec;
 }

@@ -1,0 +1,15 @@
+// The command line of one replica's job: an mpirun of workers, or a single worker without mpirun.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/engine/engine_options.h"
+
+namespace accrete::launch {
+
+// `options` describes one replica (topology.data 1). `binary` is this program; the API key travels in the environment.
+std::vector<std::string> replica_command(const worker::EngineOptions& options, const std::string& binary, const std::string& coordinator,
+                                         const std::string& log_level);
+
+}  // namespace accrete::launch

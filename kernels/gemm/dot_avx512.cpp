@@ -27,7 +27,12 @@ struct Lanes512 {
     return kColumns[rows - 1];
   }
   static Vec zero() { return _mm512_setzero_ps(); }
-  static Vec load(const float* from) { return _mm512_loadu_ps(from); }
+  // In a register: GCC would fold the load into every multiply-add that uses it, and loads are the scarcer.
+  static inline __attribute__((always_inline)) Vec load(const float* from) {
+    Vec value = _mm512_loadu_ps(from);
+    asm("" : "+v"(value));
+    return value;
+  }
   static Vec fma(Vec a, Vec b, Vec sum) { return _mm512_fmadd_ps(a, b, sum); }
   // Always inline: GCC takes a call that only prefetches for one without effect and drops it.
   static inline __attribute__((always_inline)) void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }

@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "kernels/gemm/linear.h"
+#include "kernels/gemm/linear_paths.h"
 #include "kernels/thread_pool.h"
 
 namespace accrete {
@@ -70,6 +70,34 @@ void linear_step(benchmark::State& state) {
 }
 BENCHMARK(linear_step)->ArgNames({"rows", "threads"})->ArgsProduct({{1, 2, 4, 8, 16, 64, 512}, {1, 2}})
     ->Unit(benchmark::kMillisecond)->UseRealTime();
+
+// Own loops of each level against OpenBLAS, on one layer's gate and up (product 2) and down (3): where linear_cpu changes over.
+// Arguments: product, rows.
+template <class Path>
+void linear_path(benchmark::State& state, Path path) {
+  const Product& product = products()[state.range(0)];
+  const auto [outputs, depth] = product.shape;
+  const int64_t rows = state.range(1);
+  ThreadPool pool(1);
+  std::vector<float> x(rows * depth, 0.5f), y(rows * outputs);
+  const Linear op{View<float, 2>(x.data(), {rows, depth}),
+                  View<const bf16, 2>(product.weight.data(), {outputs, depth}),
+                  View<float, 2>(y.data(), {rows, outputs})};
+  for (auto _ : state) path(op, pool);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(2e-9 * rows * outputs * depth, benchmark::Counter::kIsIterationInvariantRate);
+}
+void dot_portable(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, CpuIsa::portable); }
+void dot_avx2(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, CpuIsa::avx2); }
+void dot_best(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, cpu_isa()); }
+
+void shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"product", "rows"})->ArgsProduct({{2, 3}, {1, 8, 64, 512, 2048}});
+}
+BENCHMARK_CAPTURE(linear_path, portable, dot_portable)->Apply(shapes);
+BENCHMARK_CAPTURE(linear_path, avx2, dot_avx2)->Apply(shapes);
+BENCHMARK_CAPTURE(linear_path, best, dot_best)->Apply(shapes);
+BENCHMARK_CAPTURE(linear_path, blas, linear_blas)->Apply(shapes);
 
 }  // namespace
 }  // namespace accrete

@@ -43,6 +43,12 @@ void floats_to_bfloats(const float* src, int64_t count, bf16* dst) {
   }
 }
 
+void store_floats(const float* src, int64_t count, DType dtype, void* dst) {
+  CHECK(dtype == DType::f32 || dtype == DType::bf16, name_of(dtype));
+  if (dtype == DType::bf16) return floats_to_bfloats(src, count, static_cast<bf16*>(dst));
+  std::memcpy(dst, src, static_cast<size_t>(count) * sizeof(float));
+}
+
 void decode_blocks(Encoding encoding, const uint8_t* src, int64_t blocks, float* dst) {
   switch (encoding) {
     case Encoding::f32:

@@ -24,4 +24,7 @@ void halves_to_floats(const uint8_t* src, int64_t count, float* dst);  // IEEE h
 void bfloats_to_floats(const uint8_t* src, int64_t count, float* dst);
 void floats_to_bfloats(const float* src, int64_t count, bf16* dst);  // round to nearest even, NaN stays NaN
 
+// dst[count] of type f32 or bf16.
+void store_floats(const float* src, int64_t count, DType dtype, void* dst);
+
 }  // namespace accrete::worker

@@ -145,16 +145,16 @@ void LoraSource::check_pair(const std::string& name, Pair& pair) const {
   if (replacements_.contains(name)) {
     model_error("{}: {} has LoRA matrices and is among modules_to_save", file_.name(), in_quotes(module));
   }
-  const auto [rows, columns] = base_->shape(base);
+  const std::pair<int64_t, int64_t> shape = base_->shape(base);
   const int64_t rank = rank_of(lora_, module);
-  const auto check = [&](const StoredTensor& half, const char* which, int64_t half_rows, int64_t half_columns) {
+  const auto check = [&](const StoredTensor& half, const char* which, int64_t rows, int64_t columns) {
     if (half.file == nullptr) model_error("{}: {}: {} is missing", file_.name(), in_quotes(module), which);
-    if (half.rows == half_rows && half.columns == half_columns) return;
+    if (half.rows == rows && half.columns == columns) return;
     model_error("{}: {}: {} is [{}, {}], rank {} of a [{}, {}] layer needs [{}, {}]", file_.name(), in_quotes(module),
-                which, half.rows, half.columns, rank, rows, columns, half_rows, half_columns);
+                which, half.rows, half.columns, rank, shape.first, shape.second, rows, columns);
   };
-  check(pair.a, "lora_A", rank, columns);
-  check(pair.b, "lora_B", rows, rank);
+  check(pair.a, "lora_A", rank, shape.second);
+  check(pair.b, "lora_B", shape.first, rank);
   pair.scale = static_cast<float>(scale_of(lora_, module));
 }
 
@@ -198,16 +198,14 @@ void LoraSource::read(std::string_view name, const Slice& slice, DType dtype, vo
   const std::vector<float> a = read_floats(pair.a, {0, pair.a.rows, slice.column_begin, slice.column_end});
   const int64_t group = std::max<int64_t>(1, kScratchFloats / slice.columns());
   std::vector<float> merged;
+  auto* out = static_cast<uint8_t*>(dst);
   for (int64_t begin = slice.row_begin; begin < slice.row_end; begin += group) {
     const int64_t end = std::min(begin + group, slice.row_end);
     merged.resize(static_cast<size_t>((end - begin) * slice.columns()));
     base_->read(base_name(name), {begin, end, slice.column_begin, slice.column_end}, DType::f32, merged.data());
     add_product(read_floats(pair.b, {begin, end, 0, pair.b.columns}), a, pair.scale, merged, end - begin);
-    const int64_t at = (begin - slice.row_begin) * slice.columns();
-    if (dtype == DType::f32)
-      std::copy(merged.begin(), merged.end(), static_cast<float*>(dst) + at);
-    else
-      floats_to_bfloats(merged.data(), static_cast<int64_t>(merged.size()), static_cast<bf16*>(dst) + at);
+    store_floats(merged.data(), static_cast<int64_t>(merged.size()), dtype, out);
+    out += merged.size() * size_of(dtype);
   }
 }
 

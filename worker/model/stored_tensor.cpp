@@ -17,23 +17,17 @@ bool same_bytes(Encoding encoding, DType dtype) {
   return (encoding == Encoding::f32 && dtype == DType::f32) || (encoding == Encoding::bf16 && dtype == DType::bf16);
 }
 
-void store(const float* src, int64_t count, DType dtype, void* dst, int64_t at) {
-  if (dtype == DType::f32)
-    std::memcpy(static_cast<float*>(dst) + at, src, static_cast<size_t>(count) * 4);
-  else
-    floats_to_bfloats(src, count, static_cast<bf16*>(dst) + at);
-}
-
-// Elements [begin, end) of the row at src to dst[at...], through the blocks that cover them.
-void read_elements(Encoding encoding, const uint8_t* src, std::pair<int64_t, int64_t> range, DType dtype, void* dst,
-                   int64_t at) {
+// Elements [begin, end) of the row at src to dst, through the blocks that cover them.
+void read_elements(Encoding encoding, const uint8_t* src, std::pair<int64_t, int64_t> range, DType dtype,
+                   uint8_t* dst) {
   const auto& [name, block, bytes] = shape_of(encoding);
   alignas(64) std::array<float, kChunk> chunk;
   for (int64_t first = range.first / block * block; first < range.second; first += kChunk) {
     const int64_t last = std::min(first + kChunk, (range.second + block - 1) / block * block);
     decode_blocks(encoding, src + first / block * bytes, (last - first) / block, chunk.data());
     const int64_t begin = std::max(first, range.first), end = std::min(last, range.second);
-    store(chunk.data() + (begin - first), end - begin, dtype, dst, at + (begin - range.first));
+    store_floats(chunk.data() + (begin - first), end - begin, dtype, dst);
+    dst += static_cast<size_t>(end - begin) * size_of(dtype);
   }
 }
 
@@ -66,19 +60,17 @@ void read_slice(const StoredTensor& tensor, const Slice& slice, DType dtype, voi
   tensor.file->will_need(range);
   const uint8_t* base = tensor.file->bytes().data() + tensor.offset;
   const bool copy = same_bytes(tensor.encoding, dtype);
-  const auto width = static_cast<int64_t>(size_of(dtype));
+  const size_t width = size_of(dtype), row_size = static_cast<size_t>(slice.columns()) * width;
+  auto* out = static_cast<uint8_t*>(dst);
   if (copy && slice.columns() == tensor.columns && tensor.paired_head == 0) {
-    std::memcpy(dst, range.data(), range.size());
+    std::memcpy(out, base + slice.row_begin * tensor.row_bytes(), static_cast<size_t>(slice.rows()) * row_size);
   } else {
-    for (int64_t row = slice.row_begin; row < slice.row_end; ++row) {
+    for (int64_t row = slice.row_begin; row < slice.row_end; ++row, out += row_size) {
       const uint8_t* src = base + stored_row(tensor, row) * tensor.row_bytes();
-      const int64_t at = (row - slice.row_begin) * slice.columns();
-      if (copy) {
-        std::memcpy(static_cast<uint8_t*>(dst) + at * width, src + slice.column_begin * width,
-                    static_cast<size_t>(slice.columns() * width));
-      } else {
-        read_elements(tensor.encoding, src, {slice.column_begin, slice.column_end}, dtype, dst, at);
-      }
+      if (copy)
+        std::memcpy(out, src + static_cast<size_t>(slice.column_begin) * width, row_size);
+      else
+        read_elements(tensor.encoding, src, {slice.column_begin, slice.column_end}, dtype, out);
     }
   }
   tensor.file->done_with(range);

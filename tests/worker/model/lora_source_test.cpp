@@ -231,35 +231,43 @@ std::vector<Refused> refused_configs() {
   };
 }
 
-std::vector<Refused> refused_tensors() {
+const json kAnyTarget = {{"target_modules", "all-linear"}};
+
+std::vector<Refused> refused_pairs() {
   using Tensors = std::vector<TestTensor>;
-  const json any = {{"target_modules", "all-linear"}};
   return {
-      {"no_prefix", any, [](Tensors& t) { t[0].name = "layers.0.lora_A.weight"; },
+      {"no_prefix", kAnyTarget, [](Tensors& t) { t[0].name = "layers.0.lora_A.weight"; },
        "does not begin with base_model.model."},
-      {"half_missing", any, [](Tensors& t) { t.erase(t.begin() + 1); }, "lora_B is missing"},
-      {"unknown_layer", any, [](Tensors& t) { add_pair(t, "model.layers.2.mlp.up_proj", 3, 12, 8); },
+      {"half_missing", kAnyTarget, [](Tensors& t) { t.erase(t.begin() + 1); }, "lora_B is missing"},
+      {"unknown_layer", kAnyTarget, [](Tensors& t) { add_pair(t, "model.layers.2.mlp.up_proj", 3, 12, 8); },
        "no linear layer"},
-      {"norm", any, [](Tensors& t) { add_pair(t, "model.norm", 3, 1, 8); }, "no linear layer"},
-      {"embedding_pair", any, [](Tensors& t) { add_pair(t, "model.embed_tokens", 3, 10, 8); }, "no linear layer"},
-      {"embedding", any,
+      {"norm", kAnyTarget, [](Tensors& t) { add_pair(t, "model.norm", 3, 1, 8); }, "no linear layer"},
+      {"embedding_pair", kAnyTarget, [](Tensors& t) { add_pair(t, "model.embed_tokens", 3, 10, 8); },
+       "no linear layer"},
+      {"embedding", kAnyTarget,
        [](Tensors& t) {
          t.push_back(
              f32_tensor("base_model.model.model.embed_tokens.lora_embedding_A", {3, 10}, std::vector<float>(30)));
        },
        "LoRA of embeddings"},
-      {"a_misshaped", any,
+      {"a_misshaped", kAnyTarget,
        [](Tensors& t) {
          t[0].shape = {8, 3};
        },
        "lora_A is [8, 3]"},
-      {"b_misshaped", any,
+      {"b_misshaped", kAnyTarget,
        [](Tensors& t) {
          t[1].shape = {3, 24};
        },
        "lora_B is [3, 24]"},
-      {"integers", any, [](Tensors& t) { t[1].dtype = "I32"; }, "no float matrix"},
-      {"unlisted_replacement", any,
+      {"integers", kAnyTarget, [](Tensors& t) { t[1].dtype = "I32"; }, "no float matrix"},
+  };
+}
+
+std::vector<Refused> refused_replacements() {
+  using Tensors = std::vector<TestTensor>;
+  return {
+      {"unlisted_replacement", kAnyTarget,
        [](Tensors& t) {
          t.push_back(f32_tensor("base_model.model.lm_head.weight", {10, 8}, std::vector<float>(80)));
        },
@@ -276,13 +284,13 @@ std::vector<Refused> refused_tensors() {
          t.push_back(f32_tensor("base_model.model.score.weight", {2, 8}, std::vector<float>(16)));
        },
        "no tensor \"score.weight\""},
-      {"twice", any,
+      {"twice", kAnyTarget,
        [](Tensors& t) {
          t.push_back(t[0]);
          t.back().name = "base_model.model." + std::string(kQuery) + ".lora_A.default.weight";
        },
        "stands twice"},
-      {"nothing", any, [](Tensors& t) { t.clear(); }, "no tensors"},
+      {"nothing", kAnyTarget, [](Tensors& t) { t.clear(); }, "no tensors"},
   };
 }
 
@@ -302,7 +310,8 @@ TEST_P(LoraRefused, NamesTheField) {
 
 const auto kNameOf = [](const auto& info) { return std::string(info.param.name); };
 INSTANTIATE_TEST_SUITE_P(Configs, LoraRefused, ::testing::ValuesIn(refused_configs()), kNameOf);
-INSTANTIATE_TEST_SUITE_P(Tensors, LoraRefused, ::testing::ValuesIn(refused_tensors()), kNameOf);
+INSTANTIATE_TEST_SUITE_P(Pairs, LoraRefused, ::testing::ValuesIn(refused_pairs()), kNameOf);
+INSTANTIATE_TEST_SUITE_P(Replacements, LoraRefused, ::testing::ValuesIn(refused_replacements()), kNameOf);
 
 TEST(LoraSource, RefusesDirectoriesWithoutAnAdapter) {
   const TempDir directory;

@@ -66,7 +66,7 @@ std::string with_length(uint64_t length, const std::string& rest) {
   return bytes_of(length) + rest;
 }
 
-std::vector<Hostile> hostile_files() {
+std::vector<Hostile> hostile_json() {
   return {
       {"seven_bytes", "1234567", "too few"},
       {"no_bytes", "", "too few"},
@@ -105,6 +105,11 @@ std::vector<Hostile> hostile_files() {
                   "beyond 63 bits"),
       with_header("nine_dimensions", entry(R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,2],"data_offsets":[0,8])"),
                   "more than 8"),
+  };
+}
+
+std::vector<Hostile> hostile_layouts() {
+  return {
       with_header("shape_overflows", entry(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8])"),
                   "overflows"),
       with_header("shape_wraps_to_fit", entry(R"("dtype":"F32","shape":[4611686018427387906],"data_offsets":[0,8])"),
@@ -137,8 +142,9 @@ TEST_P(SafetensorsHostile, IsRefusedWithItsReason) {
   EXPECT_LT(message.size(), 400u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, SafetensorsHostile, ::testing::ValuesIn(hostile_files()),
-                         [](const auto& info) { return std::string(info.param.name); });
+const auto kNameOf = [](const auto& info) { return std::string(info.param.name); };
+INSTANTIATE_TEST_SUITE_P(Json, SafetensorsHostile, ::testing::ValuesIn(hostile_json()), kNameOf);
+INSTANTIATE_TEST_SUITE_P(Layouts, SafetensorsHostile, ::testing::ValuesIn(hostile_layouts()), kNameOf);
 
 // Any prefix of a good file is a bad file, and none may crash.
 TEST(Safetensors, EveryTruncationIsRefused) {

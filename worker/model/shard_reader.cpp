@@ -54,6 +54,8 @@ int64_t ShardReader::add(const std::vector<Part>& parts, DType dtype) {
 void ShardReader::read(std::byte* block, ThreadPool& pool, const std::function<void(int64_t, int64_t)>& progress) const {
   std::mutex mutex;  // of done and error, and so that progress is called by one thread at a time
   int64_t done = 0;
+  int64_t total = 0;
+  for (const Job& job : jobs_) total += job.bytes();
   std::exception_ptr error;
   std::atomic<bool> failed{false};  // relaxed: only saves work, the error itself is read after the join
   pool.run(static_cast<int64_t>(jobs_.size()), [&](int64_t index) {
@@ -63,7 +65,7 @@ void ShardReader::read(std::byte* block, ThreadPool& pool, const std::function<v
       source_.read(job.name, job.slice, job.dtype, block + job.offset);
       std::lock_guard lock(mutex);
       done += job.bytes();
-      if (progress) progress(done, bytes_);
+      if (progress) progress(done, total);
     } catch (...) {
       std::lock_guard lock(mutex);
       if (!error) error = std::current_exception();

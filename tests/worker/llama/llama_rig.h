@@ -1,0 +1,76 @@
+// LlamaRig: the ranks of one replica as threads, each with its LlamaStage and KvCache, driven step by step by a test.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cache/kv_cache.h"
+#include "kernels/thread_pool.h"
+#include "parallel/communicator.h"
+#include "worker/model/llama_stage.h"
+
+namespace accrete::worker {
+
+struct RigOptions {
+  parallel::Topology topology;
+  DmcParams dmc;
+  DType weight_dtype = DType::f32;
+  int64_t chunk = 512;       // prompt tokens of one sequence in a step
+  int64_t max_tokens = 128;  // longest sequence
+  int64_t sequences = 4;
+};
+
+// The tokens of one step, sequence after sequence.
+struct RigStep {
+  std::vector<int32_t> row;
+  std::vector<int32_t> token_begin{0};
+  std::vector<int32_t> position;
+  std::vector<uint64_t> key;
+  std::vector<int32_t> ids;
+  std::vector<int32_t> logit_tokens;
+
+  // `ids` of sequence `row` from position `begin`; logits of all of them, or of the last alone, or of none.
+  enum class Want { none, last, all };
+  void add(int32_t sequence, int32_t begin, std::span<const int32_t> tokens, Want want);
+  StageInput input() const;
+};
+
+using LogitRows = std::vector<std::vector<float>>;
+
+class LlamaRig {
+ public:
+  LlamaRig(const TensorSource& source, const RigOptions& options);
+  ~LlamaRig();
+
+  LogitRows step(const RigStep& step);
+  // [L, Hkv] slot counts of the whole model.
+  std::vector<int32_t> slot_counts(int32_t sequence) const;
+
+  // The logits of every token of `ids` as sequence 0, in chunks.
+  LogitRows all_logits(std::span<const int32_t> ids);
+
+  struct Greedy {
+    std::vector<std::vector<int32_t>> tokens;  // generated, by prompt
+    std::vector<LogitRows> logits;             // what each was the best of
+  };
+  // Continues each prompt by `count` tokens. A prompt joins one step after the one before it, so that prompt chunks and decodes mix.
+  Greedy greedy(const std::vector<std::vector<int32_t>>& prompts, int64_t count);
+
+ private:
+  struct Rank;
+  RigOptions options_;
+  int64_t vocab_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+};
+
+int32_t best_of(const std::vector<float>& logits);
+// Largest |a - b|, and the root mean square of a.
+double largest_difference(const LogitRows& a, const LogitRows& b);
+double scale_of(const LogitRows& rows);
+
+// How far logits may lie apart when only the order of summation differs: each of the 2 L sums that enter the residual stream is a dot
+// product of at most K = max(F, E, Hq D) rounded terms, off by about eps sqrt(K) of its size, and a pre-norm network hands a relative error on
+// without amplifying it much. `slack` covers that much and the attention's own sums.
+double reordering_bound(const ModelConfig& config, double scale, double slack);
+
+}  // namespace accrete::worker

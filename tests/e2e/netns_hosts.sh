@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Three "hosts" on this machine: network namespaces with an address each on one bridge. A coordinator runs on the first, a replica of
+# three ranks spans all three under one mpirun, and a client on the second asks for an answer.
+# Needs root and the right to make namespaces; skips (77) and says why otherwise.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+accrete=${ACCRETE_BIN:-$root/build/release/bin/accrete}
+model=${ACCRETE_TEST_MODEL:-}
+skip() { echo "skipped: $*"; exit 77; }
+fail() { echo "netns_hosts: FAILED: $*" >&2; tail -n 30 "$work"/*.log >&2; exit 1; }
+
+[ -n "$model" ] || skip "ACCRETE_TEST_MODEL names no model"
+[ "$(id -u)" = 0 ] || skip "not root"
+command -v ip >/dev/null || skip "no ip command (package iproute2)"
+tag=acc$$
+ip netns add "${tag}b" 2>/dev/null || skip "network namespaces are not permitted here"
+
+work=$(mktemp -d)
+coordinator='' job=''
+cleanup() {
+  for pid in $job $coordinator; do kill "$pid" 2>/dev/null || true; done
+  for pid in $job $coordinator; do wait "$pid" 2>/dev/null || true; done
+  for name in b 1 2 3; do
+    ip netns pids "$tag$name" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
+    ip netns del "$tag$name" 2>/dev/null || true
+  done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+in_host() { local n=$1; shift; ip netns exec "$tag$n" "$@"; }
+ip -n "${tag}b" link add bridge type bridge 2>/dev/null || skip "no bridges in this kernel"
+ip -n "${tag}b" link set bridge up
+for n in 1 2 3; do
+  ip netns add "$tag$n"
+  ip -n "$tag$n" link add e0 type veth peer name "p$n" netns "${tag}b" 2>/dev/null || skip "no veth pairs in this kernel"
+  ip -n "${tag}b" link set "p$n" master bridge up
+  ip -n "$tag$n" address add "10.77.0.$n/24" dev e0
+  ip -n "$tag$n" link set e0 up
+  ip -n "$tag$n" link set lo up
+done
+for _ in $(seq 50); do in_host 1 bash -c ': >/dev/udp/10.77.0.3/9' 2>/dev/null && break; sleep 0.1; done
+
+# What mpirun calls instead of ssh: "agent HOST COMMAND...". A name of its own for each host keeps Open MPI's folders apart.
+cat >"$work/agent" <<AGENT
+#!/usr/bin/env bash
+host=\$1; shift
+exec ip netns exec "$tag\${host##*.}" unshare --uts bash -c 'hostname "host\$1"; shift; exec bash -c "\$*"' agent "\${host##*.}" "\$@"
+AGENT
+chmod +x "$work/agent"
+
+small=(--max-model-len 512 --kv-cache-memory-bytes 64MiB --cpu-threads 1)
+in_host 1 "$accrete" coordinator --host 10.77.0.1 --port 8000 --rpc-port 8001 >"$work/coordinator.log" 2>&1 &
+coordinator=$!
+in_host 1 unshare --uts bash -c 'hostname host1; exec "$@"' start bash "$root/launch/mpirun.sh" -np 3 \
+  --hosts 10.77.0.1:1,10.77.0.2:1,10.77.0.3:1 --interface e0 \
+  --mpi "--mca plm_rsh_agent $work/agent --mca orte_keep_fqdn_hostnames 1 --mca btl tcp,self" -- \
+  "$accrete" worker "$model" -tp 1 -pp 3 --coordinator 10.77.0.1:8001 "${small[@]}" >"$work/replica.log" 2>&1 &
+job=$!
+
+healthy() { in_host 2 curl -sf --max-time 5 http://10.77.0.1:8000/health >/dev/null; }
+for _ in $(seq 600); do
+  healthy && break
+  kill -0 "$job" 2>/dev/null || fail "the replica ended before it was ready"
+  sleep 0.1
+done
+healthy || fail "/health did not answer 200"
+
+for n in 1 2 3; do
+  pids=$(ip netns pids "$tag$n")
+  ranks=0
+  for pid in $pids; do
+    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "^[^ ]*accrete worker" && ranks=$((ranks + 1))
+  done
+  [ "$ranks" = 1 ] || fail "host $n runs $ranks ranks instead of 1"
+done
+
+answer=$(in_host 2 curl -sf --max-time 60 http://10.77.0.1:8000/v1/completions -H 'Content-Type: application/json' \
+  -d '{"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}') || fail "no answer"
+grep -q Paris <<<"$answer" || fail "unexpected answer: $answer"
+echo "netns_hosts: one replica over three hosts answered: $(python3 -c 'import json,sys; print(json.loads(sys.argv[1])["choices"][0]["text"].strip())' "$answer")"
+
+# The network to one host goes away: the job must end, and the client must be told.
+ip -n "$tag$((3))" link set e0 down
+for _ in $(seq 300); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
+kill -0 "$job" 2>/dev/null && echo "netns_hosts: note: mpirun still waits for the unreachable host after 30 s" || true

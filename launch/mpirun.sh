@@ -24,10 +24,13 @@ command -v mpirun >/dev/null || { echo "mpirun.sh: error: no mpirun here (packag
 
 options=(--oversubscribe --bind-to none)
 [ "$(id -u)" = 0 ] && options+=(--allow-run-as-root)
+# Settings of Open MPI that the caller may override, in the environment or with --mpi.
+export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none}
+export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-10}
 if [ ${#hosts[@]} = 0 ]; then
-  options+=(--mca btl vader,self)
+  export OMPI_MCA_btl=${OMPI_MCA_btl:-vader,self}
 else
-  options+=(--mca btl tcp,vader,self)
+  export OMPI_MCA_btl=${OMPI_MCA_btl:-tcp,vader,self}
   [ -z "$interface" ] || options+=(--mca oob_tcp_if_include "$interface" --mca btl_tcp_if_include "$interface")
 fi
 exec mpirun -np "$ranks" "${options[@]}" "${hosts[@]}" "${extra[@]}" "$@"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <fstream>
 #include <thread>
 
@@ -53,12 +54,13 @@ TEST(ChildJob, TellsHowItEnded) {
 TEST(ChildJob, MissingProgramThrows) { EXPECT_THROW(ChildJob("r0", {"no-such-program-here"}), std::runtime_error); }
 
 TEST(ChildJob, DestructorEndsTheWholeGroup) {
-  const std::string path = ::testing::TempDir() + "accrete_grandchild";
+  const std::string path = ::testing::TempDir() + "accrete_grandchild_" + std::to_string(getpid());
   pid_t grandchild = 0;
   {
-    ChildJob job("r0", {"sh", "-c", "sleep 60 & echo $! > " + path + "; wait"});
+    ChildJob job("r0", {"sh", "-c", "sleep 60 & echo $! > " + path + ".part; mv " + path + ".part " + path + "; wait"});
     ASSERT_TRUE(eventually([&] { return static_cast<bool>(std::ifstream(path) >> grandchild); }));
     EXPECT_TRUE(alive(grandchild));
+    std::remove(path.c_str());
   }
   EXPECT_TRUE(eventually([&] { return !alive(grandchild); }));
 }
@@ -137,7 +139,7 @@ TEST(EngineArguments, RoundTripEveryOption) {
   std::reverse(arguments.begin(), arguments.end());
   app.parse(arguments);
   EXPECT_EQ(engine_arguments(read.options), engine_arguments(given));
-  EXPECT_EQ(engine_arguments(given).size(), 21u) << "one for every option that differs from its default";
+  EXPECT_EQ(engine_arguments(given).size(), 22u) << "one for every option that differs from its default";
 }
 
 }  // namespace

@@ -1,0 +1,27 @@
+// The flags of a coordinator, whether it is a process of its own or part of serve or of a worker job.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+namespace accrete::launch {
+
+struct ServerFlags {
+  std::string host = "0.0.0.0";
+  int port = 8000;
+  int rpc_port = 8001;
+  std::string api_key;
+  std::string ssl_keyfile, ssl_certfile, ssl_ca_certs;
+  std::string chat_template;
+  double shutdown_timeout = 30.0;
+};
+
+void add_server_flags(CLI::App& app, ServerFlags& flags);
+
+// Throws UsageError when flags do not fit together.
+void check_server_flags(const ServerFlags& flags);
+
+// Where processes of this machine reach a listener on `host`: "127.0.0.1" for every address of the machine.
+std::string reachable_host(const std::string& host);
+
+}  // namespace accrete::launch

@@ -14,8 +14,8 @@
 namespace accrete::worker {
 namespace {
 
-// Below this a system call costs more than it gives.
-constexpr size_t kAdviseBytes = 256 * 1024;
+// Smaller ranges share their pages with neighbours that are about to be read.
+constexpr size_t kDropBytes = 256 * 1024;
 
 struct Descriptor {
   int fd;
@@ -51,7 +51,7 @@ FileBytes::~FileBytes() {
 }
 
 void FileBytes::advise(std::span<const uint8_t> range, int advice) const {
-  if (!mapped_ || range.size() < kAdviseBytes) return;
+  if (!mapped_ || range.empty()) return;
   static const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   const auto offset = static_cast<size_t>(range.data() - bytes_.data()) / page * page;
   const auto end = static_cast<size_t>(range.data() + range.size() - bytes_.data());

@@ -24,7 +24,8 @@ class FileBytes {
   int64_t size() const { return static_cast<int64_t>(bytes_.size()); }
 
   // Advice to the kernel about a range inside bytes(): read it ahead; or drop it from this process (it stays in the
-  // page cache), so that loading a model never holds all of its files resident. Does nothing to borrowed bytes.
+  // page cache; small ranges are kept), so that loading a model never holds all of its files resident. Does nothing to
+  // borrowed bytes.
   void will_need(std::span<const uint8_t> range) const;
   void done_with(std::span<const uint8_t> range) const;
 

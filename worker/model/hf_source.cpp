@@ -137,6 +137,7 @@ HfSource::HfSource(const std::string& directory) : directory_(directory) {
       if (entry != weights.tables[i].end()) check_dtype(entry->second, name, files_[i].name());
     }
   });
+  if (config_.tied_embeddings) tensors_.erase("lm_head.weight");
   check_biases(tensors_, directory);
   check_tensors(*this, directory);
 }

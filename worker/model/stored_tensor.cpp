@@ -40,6 +40,18 @@ std::span<const uint8_t> covering(const StoredTensor& tensor, const Slice& slice
   return {base + begin * tensor.row_bytes(), static_cast<size_t>((end - begin) * tensor.row_bytes())};
 }
 
+// Asks for the slice ahead of its reading: as one range, or row by row where the columns between are worth skipping.
+void ask_for(const StoredTensor& tensor, const Slice& slice, std::span<const uint8_t> range) {
+  constexpr int64_t kSkipBytes = 16 * 1024;  // four pages
+  const auto& [name, block, bytes] = shape_of(tensor.encoding);
+  const int64_t first = slice.column_begin / block * bytes;
+  const int64_t width = (slice.column_end + block - 1) / block * bytes - first;
+  if (tensor.row_bytes() - width < kSkipBytes) return tensor.file->will_need(range);
+  for (size_t row = 0; row < range.size(); row += static_cast<size_t>(tensor.row_bytes())) {
+    tensor.file->will_need(range.subspan(row + static_cast<size_t>(first), static_cast<size_t>(width)));
+  }
+}
+
 }  // namespace
 
 int64_t stored_row(const StoredTensor& tensor, int64_t row) {
@@ -57,7 +69,7 @@ void read_slice(const StoredTensor& tensor, const Slice& slice, DType dtype, voi
         slice.column_begin, slice.column_end, tensor.columns);
   if (slice.rows() == 0 || slice.columns() == 0) return;
   const std::span<const uint8_t> range = covering(tensor, slice);
-  tensor.file->will_need(range);
+  ask_for(tensor, slice, range);
   const uint8_t* base = tensor.file->bytes().data() + tensor.offset;
   const bool copy = same_bytes(tensor.encoding, dtype);
   const size_t width = size_of(dtype), row_size = static_cast<size_t>(slice.columns()) * width;

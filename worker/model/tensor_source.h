@@ -44,7 +44,8 @@ class TensorSource {
   // Tokenizer, chat template and special tokens found with the model. kind unset when there are none (dummy weights).
   virtual rpc::TokenizerSpec tokenizer() const = 0;
   virtual rpc::GenerationDefaults generation_defaults() const { return {}; }
-  // SHA-256, hex, over the config and the table of tensors (names, types, shapes, file sizes): equal models agree.
+  // SHA-256, hex, over the config, the table of tensors (names, types, shapes, file sizes) and a few bytes of each: equal
+  // models agree.
   virtual std::string hash() const = 0;
   virtual std::string describe() const = 0;  // "GGUF Q4_1, 272 tensors, 98 MB", for people
   virtual int64_t bytes_on_disk() const = 0;

@@ -85,6 +85,21 @@ TEST(HfSource, IgnoresBuffersOfOldFiles) {
   EXPECT_FALSE(HfSource(directory.path()).has("model.position_ids"));
 }
 
+TEST(HfSource, TiedEmbeddingsHaveNoOutputOfTheirOwn) {
+  const TempDir directory;
+  std::string config = kTinyConfig;
+  config.insert(1, "\"tie_word_embeddings\": true,");
+  directory.write("config.json", config);
+  directory.write("model.safetensors", safetensors_file(tiny_tensors("F32")));
+  const HfSource with_output(directory.path());
+  EXPECT_TRUE(with_output.config().tied_embeddings);
+  EXPECT_FALSE(with_output.has("lm_head.weight"));
+  std::vector<TestTensor> tensors = tiny_tensors("F32");
+  tensors.pop_back();
+  directory.write("model.safetensors", safetensors_file(tensors));
+  EXPECT_FALSE(HfSource(directory.path()).has("lm_head.weight"));
+}
+
 TEST(HfSource, HashIsOfTheModelAndNotOfItsPlace) {
   const TempDir one, two, other;
   write_tiny_model(one);

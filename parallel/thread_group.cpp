@@ -16,6 +16,14 @@ int spins_for(int ranks) { return ranks <= static_cast<int>(std::thread::hardwar
 
 }  // namespace
 
+void Parking::relax(int spin) {
+  constexpr int kSpinsBetweenYields = 16;
+  if (spin % kSpinsBetweenYields == kSpinsBetweenYields - 1) std::this_thread::yield();
+#if defined(__x86_64__)
+  else __builtin_ia32_pause();
+#endif
+}
+
 void ThreadJob::abort(int exit_code, const std::string& why) {
   std::vector<std::weak_ptr<ThreadGroup>> groups;
   {

@@ -33,7 +33,7 @@ class ThreadJob {
   std::atomic<bool> aborted_{false};  // released after why_ is written
 };
 
-// Waits for a condition on atomics: spins a little, then sleeps until wake().
+// Waits for a condition on atomics: spins a little, letting others run now and then, and sleeps until wake().
 class Parking {
  public:
   explicit Parking(int spins) : spins_(spins) {}
@@ -41,7 +41,7 @@ class Parking {
   void wait(const Ready& ready) {
     for (int i = 0; i < spins_; ++i) {
       if (ready()) return;
-      __builtin_ia32_pause();
+      relax(i);
     }
     std::unique_lock lock(mutex_);
     changed_.wait(lock, ready);
@@ -53,6 +53,8 @@ class Parking {
   }
 
  private:
+  static void relax(int spin);
+
   int spins_;
   std::mutex mutex_;
   std::condition_variable changed_;

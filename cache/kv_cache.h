@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/snapshot.h"
 #include "kernels/paging/cache_ref.h"
 
 namespace accrete::cache {
@@ -50,8 +51,8 @@ class KvCache {
 
   // Between steps only. Gives the row's pages back and zeroes its tables. Releasing an empty row is allowed.
   void release(int32_t row);
-  // Puts a row back to what it was before the step that exhausted the pool: not possible in place; the caller releases and recomputes.
-  bool take_exhausted();  // true once after a step in which the pool ran dry
+  // True once after a step in which the pool ran dry. The step's rows are void: the caller releases and recomputes them.
+  bool take_exhausted();
 
   int64_t free_pages() const;
   RowUse use(int32_t row) const;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "cache/kv_cache.h"
@@ -27,8 +28,11 @@ class Ledger {
   int64_t surely_free(int rank) const;
   // Reserves a step's worst cases (one entry a rank). The caller checked that they fit.
   void begin_step(uint64_t step, std::vector<int64_t> worst_case);
-  // A rank's report after `step`: its true free pages at that point.
-  void end_step(uint64_t step, const std::vector<int64_t>& free_pages);
+  // Each rank's report of the pages that `step` took, between nothing and its worst case. A difference, not a level: releases and other
+  // steps in flight may have passed in between.
+  void end_step(uint64_t step, const std::vector<int64_t>& taken);
+  // Pages that an import takes, known beforehand from its snapshot.
+  void took(int rank, int64_t pages);
   // Pages given back by a release that every rank executes before any later step.
   void released(int rank, int64_t pages);
 

@@ -28,8 +28,10 @@ struct DmcParams {
   bool bf16_decision = false;    // round k[D-1] to bf16 before comparing (bf16 models)
   double synthetic_cr = 1.0;     // mean over heads; each (layer, head) has a rate of its own
   uint64_t synthetic_seed = 0;
-  int layer_begin = 0;           // global index of this rank's first layer and KV head: synthetic rates are the same for any sharding
-  int kv_head_begin = 0;
+  int layer_begin = 0;           // global index of this rank's first layer and KV head, and the whole model's counts:
+  int kv_head_begin = 0;         // synthetic decisions are the same for any sharding
+  int model_layers = 0;
+  int model_kv_heads = 0;
 };
 
 struct DmcUpdate {
@@ -48,7 +50,8 @@ struct DmcUpdate {
 
 void dmc_update_cpu(const DmcUpdate& op, Stream& stream);
 
-// Probability of accumulating for a global (layer, head) so that the model's mean compression is synthetic_cr.
+// Probability of accumulating for a global (layer, head), spread over an order of magnitude of kept slots between heads, so that the
+// mean over all heads of the kept fraction is 1 / synthetic_cr. Needs model_layers and model_kv_heads.
 double synthetic_rate(const DmcParams& dmc, int layer, int kv_head);
 
 }  // namespace accrete

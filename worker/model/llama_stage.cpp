@@ -13,7 +13,9 @@ using parallel::ShardSpec;
 
 namespace {
 
-DmcParams shard_dmc(DmcParams dmc, const ShardSpec& shard) {
+DmcParams shard_dmc(DmcParams dmc, const ShardSpec& shard, const ModelConfig& config) {
+  dmc.model_layers = static_cast<int>(config.layers);
+  dmc.model_kv_heads = static_cast<int>(config.kv_heads);
   dmc.layer_begin = static_cast<int>(shard.layers.begin);
   dmc.kv_head_begin = static_cast<int>(shard.kv_heads.begin);
   return dmc;
@@ -73,7 +75,7 @@ LlamaStage::State::State(const TensorSource& source, const ShardSpec& shard_spec
       inv_freq(rope_frequencies(config)),
       weights(source, shard, options.weight_dtype, *stream.pool, options.progress),
       scratch(config, shard, scratch_size(options, group)) {
-  options.dmc = shard_dmc(options.dmc, shard);
+  options.dmc = shard_dmc(options.dmc, shard, config);
   CHECK(static_cast<int64_t>(inv_freq.size()) * 2 == config.head_size, inv_freq.size(), config.head_size);
 }
 

@@ -1,0 +1,20 @@
+// attend() with vectors of 8 floats.
+#include "kernels/attention/attend.h"
+
+#include <algorithm>
+
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma")
+#pragma GCC optimize("fp-contract=fast")
+
+#include "kernels/exp.h"
+
+namespace accrete {
+namespace {
+#include "kernels/attention/attend_tile.h"
+}  // namespace
+
+void attend_avx2(const AttendRows& rows, const AttendSlots& slots) { AttendTile<8>::run(rows, slots); }
+
+}  // namespace accrete
+#endif

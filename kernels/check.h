@@ -1,26 +1,38 @@
 // CHECK: a bug's end. For broken worlds throw, for answers return a value (docs/style.md).
 #pragma once
 
-#include <fmt/format.h>
-
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 #include <string>
+#include <type_traits>
+
+#if !defined(__CUDACC__)
+#include <fmt/format.h>  // nvcc cannot compile it, so nothing here may need it
+#endif
 
 namespace accrete {
 
 // Prints "file:line: CHECK(expression) failed: values" to stderr and aborts.
 [[noreturn]] inline void check_failed(const char* file, int line, const char* expression, const std::string& values) {
-  fmt::print(stderr, "{}:{}: CHECK({}) failed: {}\n", file, line, expression, values);
+  std::fprintf(stderr, "%s:%d: CHECK(%s) failed: %s\n", file, line, expression, values.c_str());
   std::fflush(stderr);
   std::abort();
+}
+
+template <class T>
+void put_check_value(std::ostream& out, const T& value) {
+  if constexpr (std::is_integral_v<T> && sizeof(T) == 1) out << static_cast<int>(value);
+  else out << value;
 }
 
 inline std::string check_values() { return ""; }
 template <class T, class... Rest>
 std::string check_values(const T& first, const Rest&... rest) {
-  if constexpr (sizeof...(rest) == 0) return fmt::format("{}", first);
-  else return fmt::format("{}, {}", first, check_values(rest...));
+  std::ostringstream out;
+  put_check_value(out, first);
+  ((out << ", ", put_check_value(out, rest)), ...);
+  return out.str();
 }
 
 }  // namespace accrete

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu_isa.h"
 #include "kernels/exp.h"
 
 namespace accrete {
@@ -18,20 +19,32 @@ double mass_of(std::span<const ScoredToken> tokens) {
   return mass;
 }
 
-// exp of a block, returns its sum. Sixteen partial sums so that the loop vectorises.
-float weigh_block(const float* logits, int64_t count, float largest, float inverse_temperature, float* weights) {
+struct WeighBlock {
+  const float* logits;
+  float* weights;  // out: e^((logit - largest) inverse_temperature)
+  int64_t count;
+  float largest, inverse_temperature;
+};
+
+// Returns the sum of the weights. Sixteen partial sums, so that the loop vectorises.
+ACCRETE_LOOP float weigh_loop(const WeighBlock& block) {
   constexpr int kLanes = 16;
-  for (int64_t i = 0; i < count; ++i) weights[i] = fast_exp((logits[i] - largest) * inverse_temperature);
+  for (int64_t i = 0; i < block.count; ++i) {
+    block.weights[i] = fast_exp((block.logits[i] - block.largest) * block.inverse_temperature);
+  }
   float sums[kLanes] = {};
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) sums[lane] += weights[i + lane];
+  for (; i + kLanes <= block.count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) sums[lane] += block.weights[i + lane];
   }
   float sum = 0;
-  for (; i < count; ++i) sum += weights[i];
+  for (; i < block.count; ++i) sum += block.weights[i];
   for (float part : sums) sum += part;
   return sum;
 }
+float weigh_portable(const WeighBlock& block) { return weigh_loop(block); }
+ACCRETE_TARGET_AVX2 float weigh_avx2(const WeighBlock& block) { return weigh_loop(block); }
+ACCRETE_TARGET_AVX512 float weigh_avx512(const WeighBlock& block) { return weigh_loop(block); }
 
 // The last token of the smallest best-first prefix whose mass reaches `need`: quickselect by mass instead of by rank.
 // Tokens are distinct, so the median of three leaves at least one token on either side and every round shrinks the range.
@@ -65,10 +78,11 @@ double Chooser::weigh(std::span<const float> logits) {
   const int64_t count = static_cast<int64_t>(logits.size());
   weights_.resize(count);
   block_mass_.clear();
+  const auto weigh_block = IsaTable(weigh_portable, weigh_avx2, weigh_avx512).best();
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t size = std::min(kBlock, count - begin);
-    block_mass_.push_back(weigh_block(&logits[begin], size, largest_, inverse_temperature_, &weights_[begin]));
+    block_mass_.push_back(weigh_block({&logits[begin], &weights_[begin], size, largest_, inverse_temperature_}));
     total += block_mass_.back();
   }
   return total;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu_isa.h"
 #include "kernels/exp.h"
 #include "kernels/sampling/top_logits.h"
 
@@ -12,13 +13,12 @@ namespace {
 
 constexpr int64_t kBlock = 512;  // a block is reduced by vector code, then looked at
 
-// log of the sum of e^(logit - largest).
-double log_sum(std::span<const float> logits, float largest) {
+// Sum of e^(logit - largest): floats within a block, doubles across blocks.
+ACCRETE_LOOP double exp_sum_loop(const float* logits, int64_t count, float largest) {
   constexpr int kLanes = 16;
-  const int64_t count = static_cast<int64_t>(logits.size());
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
-    const int64_t end = std::min(begin + kBlock, count);
+    const int64_t end = begin + kBlock < count ? begin + kBlock : count;
     float sums[kLanes] = {};
     int64_t i = begin;
     for (; i + kLanes <= end; i += kLanes) {
@@ -27,7 +27,14 @@ double log_sum(std::span<const float> logits, float largest) {
     for (; i < end; ++i) sums[0] += fast_exp(logits[i] - largest);
     for (float part : sums) total += part;
   }
-  return std::log(total);
+  return total;
+}
+double exp_sum_portable(const float* logits, int64_t count, float largest) { return exp_sum_loop(logits, count, largest); }
+ACCRETE_TARGET_AVX2 double exp_sum_avx2(const float* logits, int64_t count, float largest) {
+  return exp_sum_loop(logits, count, largest);
+}
+ACCRETE_TARGET_AVX512 double exp_sum_avx512(const float* logits, int64_t count, float largest) {
+  return exp_sum_loop(logits, count, largest);
 }
 
 // 1 + how many are better: larger, or as large with a smaller id.
@@ -51,7 +58,8 @@ LargestLogit largest_logit(std::span<const float> logits) {
 }
 
 Sampled score_token(std::span<const float> logits, float largest, int32_t token, int32_t top) {
-  const double normalizer = log_sum(logits, largest) + largest;
+  const auto exp_sum = IsaTable(exp_sum_portable, exp_sum_avx2, exp_sum_avx512).best();
+  const double normalizer = std::log(exp_sum(logits.data(), static_cast<int64_t>(logits.size()), largest)) + largest;
   Sampled scored;
   scored.token = token;
   scored.logprob = static_cast<float>(logits[token] - normalizer);

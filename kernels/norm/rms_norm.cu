@@ -1,0 +1,174 @@
+// RMSNorm with residual addition on CUDA. Memory-bound: x and delta are read once, x and y written once. A block takes a row;
+// each thread keeps its part of it in registers between the sum of squares and the scaling, so nothing is read twice.
+#include "kernels/cuda.h"
+#include "kernels/norm/rms_norm.h"
+
+namespace accrete {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kThreads = 256;         // 8 warps: a 4096-wide bf16 row is two 16-byte loads of x a thread
+constexpr int kMostChunks = 4;        // 16-byte pieces of a row a thread keeps; longer rows are read again
+constexpr int kVectorBytes = 16;
+
+struct Rows {
+  void* x;
+  const void* delta;
+  const void* weight;
+  void* y;
+  int64_t x_stride, delta_stride, y_stride;  // elements between rows
+  int width;                                 // E
+  float eps;
+};
+
+// kCount consecutive elements as floats, in accesses of at most 16 bytes.
+template <int kCount, class T>
+__device__ void load(const T* from, float (&to)[kCount]) {
+  constexpr int kBytes = kCount * sizeof(T) < kVectorBytes ? kCount * sizeof(T) : kVectorBytes;
+  constexpr int kEach = kBytes / sizeof(T);
+  struct alignas(kBytes) Piece { T value[kEach]; };
+#pragma unroll
+  for (int i = 0; i < kCount; i += kEach) {
+    const Piece piece = *reinterpret_cast<const Piece*>(from + i);
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) to[i + j] = static_cast<float>(piece.value[j]);
+  }
+}
+
+// Stores kCount floats as T and leaves in `from` what was stored, rounded.
+template <int kCount, class T>
+__device__ void store(T* to, float (&from)[kCount]) {
+  struct alignas(kCount * sizeof(T)) Piece { T value[kCount]; } piece;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    piece.value[i] = static_cast<T>(from[i]);
+    from[i] = static_cast<float>(piece.value[i]);
+  }
+  *reinterpret_cast<Piece*>(to) = piece;
+}
+
+// The sum over the block, in every thread.
+__device__ float block_sum(float value) {
+  __shared__ float sWarp[kThreads / kWarp];
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  if (threadIdx.x % kWarp == 0) sWarp[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  float sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += sWarp[warp];
+  return sum;
+}
+
+// x + delta of one chunk, stored back when there is a delta.
+template <int kVector, class T>
+__device__ void updated(T* x, const T* delta, float (&rX)[kVector]) {
+  load(x, rX);
+  if (!delta) return;
+  float rDelta[kVector];
+  load(delta, rDelta);
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) rX[i] += rDelta[i];
+  store(x, rX);
+}
+
+template <int kVector, class T, class W>
+__device__ void scaled(const float (&rX)[kVector], float scale, const W* weight, T* y) {
+  float rY[kVector];
+  load(weight, rY);
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) rY[i] *= rX[i] * scale;
+  store(y, rY);
+}
+
+// Grid: one block a row. kChunks 0: the row is longer than the registers of a block, and is read again for the scaling.
+template <int kVector, int kChunks, class T, class W>
+__global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows) {
+  constexpr int kStep = kThreads * kVector;
+  T* gX = static_cast<T*>(rows.x) + blockIdx.x * rows.x_stride;
+  const T* gDelta = rows.delta ? static_cast<const T*>(rows.delta) + blockIdx.x * rows.delta_stride : nullptr;
+  const W* gWeight = static_cast<const W*>(rows.weight);
+  T* gY = static_cast<T*>(rows.y) + blockIdx.x * rows.y_stride;
+  const int first = threadIdx.x * kVector;
+  float rX[kChunks > 0 ? kChunks : 1][kVector];
+  float squares = 0;
+  const auto take = [&](int e, float(&rChunk)[kVector]) {
+    updated(gX + e, gDelta ? gDelta + e : nullptr, rChunk);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) squares += rChunk[i] * rChunk[i];
+  };
+  if constexpr (kChunks > 0) {
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      if (first + chunk * kStep < rows.width) take(first + chunk * kStep, rX[chunk]);
+    }
+  } else {
+    for (int e = first; e < rows.width; e += kStep) take(e, rX[0]);
+  }
+  const float scale = 1.0f / sqrtf(block_sum(squares) / rows.width + rows.eps);
+  if constexpr (kChunks > 0) {
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      const int e = first + chunk * kStep;
+      if (e < rows.width) scaled(rX[chunk], scale, gWeight + e, gY + e);
+    }
+  } else {
+    for (int e = first; e < rows.width; e += kStep) {
+      load(gX + e, rX[0]);
+      scaled(rX[0], scale, gWeight + e, gY + e);
+    }
+  }
+}
+
+template <int kVector, class T, class W>
+void launch_vector(const Rows& rows, unsigned count, cudaStream_t stream) {
+  const int chunks = (rows.width + kThreads * kVector - 1) / (kThreads * kVector);
+  if (chunks == 1) rms_norm_kernel<kVector, 1, T, W><<<count, kThreads, 0, stream>>>(rows);
+  else if (chunks == 2) rms_norm_kernel<kVector, 2, T, W><<<count, kThreads, 0, stream>>>(rows);
+  else if (chunks <= kMostChunks) rms_norm_kernel<kVector, kMostChunks, T, W><<<count, kThreads, 0, stream>>>(rows);
+  else rms_norm_kernel<kVector, 0, T, W><<<count, kThreads, 0, stream>>>(rows);
+  ACCRETE_CUDA_CHECK(cudaGetLastError());
+}
+
+bool aligned(const void* pointer, int64_t stride_bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0 && stride_bytes % kVectorBytes == 0;
+}
+
+template <class T, class W>
+void launch(const Rows& rows, unsigned count, cudaStream_t stream) {
+  constexpr int kVector = kVectorBytes / sizeof(T);
+  constexpr int64_t kSize = sizeof(T);
+  const bool vectors = rows.width % kVector == 0 && aligned(rows.x, rows.x_stride * kSize) &&
+                       aligned(rows.delta, rows.delta_stride * kSize) && aligned(rows.y, rows.y_stride * kSize) &&
+                       aligned(rows.weight, 0);
+  if (vectors) return launch_vector<kVector, T, W>(rows, count, stream);
+  launch_vector<1, T, W>(rows, count, stream);
+}
+
+template <class T>
+void launch_any_weight(const RmsNorm& op, const Rows& rows, cudaStream_t stream) {
+  const unsigned count = static_cast<unsigned>(op.x.shape[0]);
+  if (op.weight.dtype == DType::bf16) return launch<T, bf16>(rows, count, stream);
+  CHECK(op.weight.dtype == DType::f32, name_of(op.weight.dtype));
+  launch<T, float>(rows, count, stream);
+}
+
+}  // namespace
+
+void rms_norm_cuda(const RmsNorm& op, Stream& stream) {
+  CHECK(op.x.shape == op.y.shape && op.x.dtype == op.y.dtype, op.x.shape[0], op.x.shape[1], op.y.shape[0], op.y.shape[1]);
+  CHECK(op.weight.shape[0] == op.x.shape[1] && op.x.shape[1] <= INT32_MAX, op.weight.shape[0], op.x.shape[1]);
+  CHECK(op.x.stride[1] == 1 && op.y.stride[1] == 1 && op.weight.stride[0] == 1, op.x.stride[1], op.y.stride[1]);
+  if (op.delta.data) {
+    CHECK(op.delta.shape == op.x.shape && op.delta.dtype == op.x.dtype && op.delta.stride[1] == 1, op.delta.shape[0]);
+  }
+  if (op.x.shape[0] == 0 || op.x.shape[1] == 0) return;
+  const Rows rows{op.x.data,      op.delta.data,      op.weight.data, op.y.data, op.x.stride[0],
+                  op.delta.data ? op.delta.stride[0] : 0, op.y.stride[0], static_cast<int>(op.x.shape[1]), op.eps};
+  const auto cuda = static_cast<cudaStream_t>(stream.cuda);
+  if (op.x.dtype == DType::bf16) return launch_any_weight<bf16>(op, rows, cuda);
+  CHECK(op.x.dtype == DType::f32, name_of(op.x.dtype));
+  launch_any_weight<float>(op, rows, cuda);
+}
+
+}  // namespace accrete

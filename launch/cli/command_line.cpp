@@ -7,7 +7,9 @@
 #include <cctype>
 #include <cstdio>
 #include <map>
+#include <thread>
 
+#include "launch/cli/job_ranks.h"
 #include "launch/commands/commands.h"
 
 namespace accrete::launch {
@@ -64,7 +66,13 @@ std::string full_name(const CLI::App& app) {
   return parent == nullptr ? app.get_name() : full_name(*parent) + " " + app.get_name();
 }
 
+// Every rank of a job finds the same fault in its flags: rank 0 tells it, the others end a little later, so that mpirun, which ends
+// a job at its first failure, does not cut rank 0 short.
 int fail(const std::string& who, const std::string& what, int code) {
+  if (code == kExitUsage && job_rank() != 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    return code;
+  }
   fmt::print(stderr, "{}: error: {}\n", who, one_line(what));
   return code;
 }

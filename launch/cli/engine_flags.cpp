@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include "launch/cli/command_line.h"
+#include "launch/inspect/shard_plan.h"
 #include "launch/model/default_model.h"
+#include "worker/model/tensor_source.h"
 
 namespace accrete::launch {
 namespace {
@@ -55,6 +57,14 @@ void add_cache_flags(CLI::App& app, worker::EngineOptions& o) {
       ->check(CLI::Range(0.0, 1024.0))->capture_default_str();
 }
 
+// More shards than KV heads or more stages than layers: told before any process is started or weight is read.
+void check_shape(const worker::EngineOptions& o) {
+  if (o.topology.replica_ranks() == 1) return;
+  const auto source = worker::open_model(o.model, {.load_format = o.load_format, .adapter = o.adapter, .seed = o.seed});
+  const ShardPlan plan = plan_shards(source->config(), o.topology, DType::bf16, DType::f32);
+  if (!plan.error.empty()) throw UsageError(plan.error);
+}
+
 }  // namespace
 
 void add_engine_flags(CLI::App& app, EngineFlags& flags) {
@@ -71,9 +81,11 @@ void finish_engine_flags(EngineFlags& flags) {
     throw UsageError("--load-format dummy needs a shape as MODEL: llama-2-7b, llama-2-13b, llama-2-70b or tiny");
   }
   if (const std::string wrong = worker::check_options(o); !wrong.empty()) throw UsageError(wrong);
-  if (!o.model.empty()) return;
-  o.model = fetch_default_model();
-  if (o.served_model_name.empty()) o.served_model_name = kDefaultModelName;
+  if (o.model.empty()) {
+    o.model = fetch_default_model();
+    if (o.served_model_name.empty()) o.served_model_name = kDefaultModelName;
+  }
+  check_shape(o);
 }
 
 std::vector<std::string> engine_arguments(const worker::EngineOptions& o) {

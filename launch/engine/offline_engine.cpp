@@ -2,11 +2,22 @@
 
 #include <thread>
 
+#include "launch/cli/command_line.h"
+
 namespace accrete::launch {
+
+namespace {
+
+const worker::EngineOptions& one_replica(const worker::EngineOptions& options) {
+  if (options.topology.data > 1) throw UsageError("--data-parallel-size: this command runs one replica; serve and worker run several");
+  return options;
+}
+
+}  // namespace
 
 OfflineEngine::OfflineEngine(const worker::EngineOptions& options)
     : replica_(std::make_unique<worker::LocalReplica>(
-          options, [this](std::vector<worker::RequestOutput>&& outputs) { take(std::move(outputs)); })) {}
+          one_replica(options), [this](std::vector<worker::RequestOutput>&& outputs) { take(std::move(outputs)); })) {}
 
 OfflineEngine::~OfflineEngine() { replica_.reset(); }
 

@@ -50,7 +50,7 @@ def weight(name, shape):
         return (1.0 + values / 4).reshape(shape)
     if "embed_tokens" in name:
         return values.reshape(shape)
-    return (values * 2.0 ** round(math.log2(2 / math.sqrt(shape[1])))).reshape(shape)
+    return (values * 2.0 ** math.floor(math.log2(2 / math.sqrt(shape[1])) + 0.5)).reshape(shape)
 
 
 def golden(name, model, directory):

@@ -21,7 +21,7 @@ float weight(std::string_view name, int64_t index, int64_t columns) {
   const float value = (2.0f * static_cast<float>(seeded_bits(name, index) >> 56) - 255.0f) / 256.0f;
   if (name.ends_with("norm.weight")) return 1.0f + value / 4;
   if (name.find("embed_tokens") != std::string_view::npos) return value;
-  return std::ldexp(value, static_cast<int>(std::lround(std::log2(2 / std::sqrt(static_cast<double>(columns))))));
+  return std::ldexp(value, static_cast<int>(std::floor(std::log2(2 / std::sqrt(static_cast<double>(columns))) + 0.5)));
 }
 
 }  // namespace

@@ -26,10 +26,10 @@ ACCRETE_HD inline PhiloxBlock philox_4x32(PhiloxBlock counter, uint32_t key0, ui
   return counter;
 }
 
-// 53 random bits of a block as a uniform in (0, 1): neither end can occur.
+// 52 random bits of a block as a uniform in (0, 1): neither end can occur (with 53, adding the half could round up to 1).
 ACCRETE_HD inline double philox_unit(const PhiloxBlock& block) {
-  const uint64_t bits = (uint64_t{block.word[1]} << 32 | block.word[0]) >> 11;
-  return (static_cast<double>(bits) + 0.5) * 0x1p-53;
+  const uint64_t bits = (uint64_t{block.word[1]} << 32 | block.word[0]) >> 12;
+  return (static_cast<double>(bits) + 0.5) * 0x1p-52;
 }
 
 }  // namespace accrete

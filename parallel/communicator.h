@@ -1,6 +1,6 @@
-// Communicator: a group of ranks that move tensors and messages. Implementations: none (one rank), threads (ranks of one process),
-// MPI (CPU backend and bootstrap), NCCL (GPU, with the GPU engine). Collectives are entered by all ranks in the same order.
-// A lost peer makes any call throw CommError; nothing hangs for longer than timeout.
+// Communicator: a group of ranks that move tensors and messages. Implementations: none (one rank), threads (ranks of
+// one process), MPI (CPU backend and bootstrap), NCCL (GPU, with the GPU engine). Collectives are entered by all ranks
+// in the same order. A lost peer makes any call throw CommError; nothing hangs for longer than timeout.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +32,9 @@ class Communicator {
   virtual void broadcast(std::span<std::byte> bytes, int root) = 0;
   virtual void barrier() = 0;
 
-  // Tagged messages, in order for each (from, tag). send copies or completes before it returns the buffer, and does not wait for the
-  // receiver (eager); recv gives the whole message. recv idles politely (no busy core) when nothing comes for a while.
+  // Tagged messages, in order for each (from, tag). send copies or completes before it returns the buffer, and does not
+  // wait for the receiver (eager); recv gives the whole message. recv idles politely (no busy core) when nothing comes
+  // for a while.
   virtual void send(std::span<const std::byte> message, int to, int tag) = 0;
   virtual std::vector<std::byte> recv(int from, int tag) = 0;
   // A message, if one from `from` with `tag` is there already.

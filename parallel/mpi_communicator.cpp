@@ -18,13 +18,15 @@ namespace accrete::parallel {
 
 namespace {
 
-// Tags of the collective operations, on a communicator of their own. MPI keeps messages of one pair in order, so one of each suffices.
+// Tags of the collective operations, on a communicator of their own. MPI keeps messages of one pair in order, so one of
+// each suffices.
 enum CollectiveTag : int { kSum, kSummed, kGather, kBroadcast, kArrive, kDepart };
 
 // From here on each rank sums a part for all instead of everything for itself: fewer bytes move, one round trip more.
 constexpr size_t kPartedSumBytes = 64 << 10;
 
-// MPI sends messages up to about this size at once; longer ones need the sender's attention until the receiver has come.
+// MPI sends messages up to about this size at once; longer ones need the sender's attention until the receiver has
+// come.
 constexpr size_t kEagerBytes = 4 << 10;
 
 int cores() {
@@ -115,8 +117,10 @@ void MpiCommunicator::sum_received(std::span<float> mine) {
     const size_t count = std::min(kBlock, mine.size() - begin);
     for (int from = 0; from < size_; ++from) {
       const float* term = (from == rank_ ? mine : received(mine.size(), from)).data() + begin;
-      if (from == 0) std::copy_n(term, count, sum);
-      else for (size_t i = 0; i < count; ++i) sum[i] += term[i];
+      if (from == 0)
+        std::copy_n(term, count, sum);
+      else
+        for (size_t i = 0; i < count; ++i) sum[i] += term[i];
     }
     std::copy_n(sum, count, mine.data() + begin);
   }
@@ -163,8 +167,10 @@ void MpiCommunicator::gather(std::span<const std::byte> mine, std::span<std::byt
 }
 
 void MpiCommunicator::broadcast(std::span<std::byte> bytes, int root) {
-  if (rank_ == root) each_peer([&](int peer) { requests_.send(bytes, peer, kBroadcast); });
-  else requests_.recv(bytes, root, kBroadcast);
+  if (rank_ == root)
+    each_peer([&](int peer) { requests_.send(bytes, peer, kBroadcast); });
+  else
+    requests_.recv(bytes, root, kBroadcast);
   requests_.finish();
 }
 
@@ -180,9 +186,9 @@ void MpiCommunicator::barrier() {
   requests_.finish();
 }
 
-// A long message goes over only while its sender looks after it, so a receiver that is waiting already gets it now, not after this
-// rank's next stretch of computing. The time is bounded: a receiver that is not there yet, or is behind with earlier messages, is not
-// waited for.
+// A long message goes over only while its sender looks after it, so a receiver that is waiting already gets it now, not
+// after this rank's next stretch of computing. The time is bounded: a receiver that is not there yet, or is behind with
+// earlier messages, is not waited for.
 void MpiCommunicator::send(std::span<const std::byte> message, int to, int tag) {
   CHECK(to >= 0 && to < size_, to, size_);
   CHECK(tag >= 0, tag);
@@ -250,7 +256,8 @@ MpiSession::MpiSession() {
   int provided = 0;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "start");
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "start");
-  if (provided < MPI_THREAD_SERIALIZED) throw CommError("MPI start: this MPI library gives no MPI_THREAD_SERIALIZED; use another build");
+  if (provided < MPI_THREAD_SERIALIZED)
+    throw CommError("MPI start: this MPI library gives no MPI_THREAD_SERIALIZED; use another build");
   MPI_Comm host = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host), "start");
   MPI_Comm_size(host, &local_ranks_);

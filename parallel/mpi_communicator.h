@@ -1,6 +1,7 @@
 // Ranks of an mpirun job. Owned and used by one thread (the step thread); abort alone may be called from any.
-// Nothing here waits inside MPI, which would keep a core busy: every wait tests, and sleeps longer the longer it waits (polite_wait.h).
-// A rank that dies takes the job with it: mpirun ends the others, so a wait needs no timeout of its own.
+// Nothing here waits inside MPI, which would keep a core busy: every wait tests, and sleeps longer the longer it waits
+// (polite_wait.h). A rank that dies takes the job with it: mpirun ends the others, so a wait needs no timeout of its
+// own.
 #pragma once
 
 #include <memory>
@@ -9,8 +10,8 @@
 
 namespace accrete::parallel {
 
-// MPI from construction to destruction; one in a process, made by main(). Destroyed by an exception on its way out it ends the whole
-// job with exit code 1, because the other ranks would wait for this one for ever.
+// MPI from construction to destruction; one in a process, made by main(). Destroyed by an exception on its way out it
+// ends the whole job with exit code 1, because the other ranks would wait for this one for ever.
 class MpiSession {
  public:
   MpiSession();  // throws CommError

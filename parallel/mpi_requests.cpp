@@ -19,11 +19,13 @@ void check_mpi(int code, const char* doing) {
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
   MPI_Error_string(code, text, &length);
-  throw CommError(fmt::format("MPI {}: {} (a rank is lost, or its version of accrete is another)", doing, std::string(text, length)));
+  throw CommError(fmt::format("MPI {}: {} (a rank is lost, or its version of accrete is another)", doing,
+                              std::string(text, length)));
 }
 
 int mpi_count(size_t bytes, const char* doing) {
-  if (bytes > INT_MAX) throw CommError(fmt::format("MPI {}: a message of {} bytes; the most is {}", doing, bytes, INT_MAX));
+  if (bytes > INT_MAX)
+    throw CommError(fmt::format("MPI {}: a message of {} bytes; the most is {}", doing, bytes, INT_MAX));
   return static_cast<int>(bytes);
 }
 
@@ -34,14 +36,16 @@ void MpiRequests::send(std::span<const std::byte> bytes, int to, int tag) {
 
 void MpiRequests::recv(std::span<std::byte> bytes, int from, int tag) {
   MPI_Request& request = requests_.emplace_back(MPI_REQUEST_NULL);
-  check_mpi(MPI_Irecv(bytes.data(), mpi_count(bytes.size(), "receive"), MPI_BYTE, from, tag, comm_, &request), "receive");
+  check_mpi(MPI_Irecv(bytes.data(), mpi_count(bytes.size(), "receive"), MPI_BYTE, from, tag, comm_, &request),
+            "receive");
 }
 
 void MpiRequests::finish() {
   PoliteWait wait(patience_);
   for (;;) {
     int done = 0;
-    check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE), "collective operation");
+    check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE),
+              "collective operation");
     if (done) break;
     wait.pause();
   }
@@ -55,7 +59,8 @@ void MpiOutbox::send(std::span<const std::byte> message, int to, int tag, MPI_Co
     spare_.pop_back();
   }
   next.message.assign(message.begin(), message.end());
-  check_mpi(MPI_Isend(next.message.data(), mpi_count(message.size(), "send"), MPI_BYTE, to, tag, comm, &next.request), "send");
+  check_mpi(MPI_Isend(next.message.data(), mpi_count(message.size(), "send"), MPI_BYTE, to, tag, comm, &next.request),
+            "send");
   pending_.push_back(std::move(next));
 }
 
@@ -67,7 +72,8 @@ void MpiOutbox::reap() {
     return done != 0;
   };
   while (!pending_.empty() && delivered(pending_.front())) pending_.pop_front();
-  // A slow receiver at the front must not hold up the buffers behind it for ever; but a look at all of a long queue is dear.
+  // A slow receiver at the front must not hold up the buffers behind it for ever; but a look at all of a long queue is
+  // dear.
   if (++looks_ < pending_.size()) return;
   looks_ = 0;
   std::erase_if(pending_, delivered);

@@ -1,4 +1,5 @@
-// Small pieces under the MPI communicator: errors as CommError, groups of requests waited for politely, sends in flight.
+// Small pieces under the MPI communicator: errors as CommError, groups of requests waited for politely, sends in
+// flight.
 #pragma once
 
 #include <mpi.h>

@@ -1,7 +1,8 @@
-// PoliteWait: what to do between two looks at something that has not happened yet. Yields first: where the awaited rank has a core of
-// its own that costs half a microsecond a look, where it shares this one it lets it run at once (a spin of 50 us there made an all-reduce
-// of two ranks take 104 us instead of 2.4). Then sleeps an eighth of the time waited so far, at most a millisecond, so that an idle
-// replica costs next to nothing and a busy one loses at most an eighth of a wait.
+// PoliteWait: what to do between two looks at something that has not happened yet. Yields first: where the awaited rank
+// has a core of its own that costs half a microsecond a look, where it shares this one it lets it run at once (a spin
+// of 50 us there made an all-reduce of two ranks take 104 us instead of 2.4). Then sleeps an eighth of the time waited
+// so far, at most a millisecond, so that an idle replica costs next to nothing and a busy one loses at most an eighth
+// of a wait.
 #pragma once
 
 #include <sched.h>

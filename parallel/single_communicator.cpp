@@ -54,7 +54,9 @@ class SingleCommunicator final : public Communicator {
     check_alive();
     return make_single();
   }
-  void abort(int exit_code, const std::string& why) override { aborted_ = fmt::format("aborted with code {}: {}", exit_code, why); }
+  void abort(int exit_code, const std::string& why) override {
+    aborted_ = fmt::format("aborted with code {}: {}", exit_code, why);
+  }
 
  private:
   void check_alive() const {
@@ -67,6 +69,8 @@ class SingleCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_single() { return std::make_unique<SingleCommunicator>(); }
+std::unique_ptr<Communicator> make_single() {
+  return std::make_unique<SingleCommunicator>();
+}
 
 }  // namespace accrete::parallel

@@ -1,5 +1,5 @@
-// Ranks as threads of one process. Collectives stage each rank's bytes in a slot of its own and meet once; messages go through the
-// receiver's mailbox.
+// Ranks as threads of one process. Collectives stage each rank's bytes in a slot of its own and meet once; messages go
+// through the receiver's mailbox.
 #include <fmt/format.h>
 
 #include <cstring>
@@ -60,8 +60,9 @@ class ThreadCommunicator final : public Communicator {
   void abort(int exit_code, const std::string& why) override { group_->job().abort(exit_code, why); }
 
  private:
-  // Stages my bytes and returns when all have; the slots of the returned parity stay as they are until my next exchange returns.
-  // Two sets of slots make one meeting enough: a slot is written again only after all ranks came to the meeting in between.
+  // Stages my bytes and returns when all have; the slots of the returned parity stay as they are until my next exchange
+  // returns. Two sets of slots make one meeting enough: a slot is written again only after all ranks came to the
+  // meeting in between.
   int exchange(std::span<const std::byte> mine) {
     const int parity = static_cast<int>(exchanges_++ & 1);
     group_->slot(parity, rank_).assign(mine.begin(), mine.end());

@@ -11,8 +11,11 @@ namespace accrete::parallel {
 
 namespace {
 
-// About 20 us of spinning where every rank has a core; next to none where a spinning rank would keep the awaited one from running.
-int spins_for(int ranks) { return ranks <= static_cast<int>(std::thread::hardware_concurrency()) ? 600 : 10; }
+// About 20 us of spinning where every rank has a core; next to none where a spinning rank would keep the awaited one
+// from running.
+int spins_for(int ranks) {
+  return ranks <= static_cast<int>(std::thread::hardware_concurrency()) ? 600 : 10;
+}
 
 }  // namespace
 
@@ -20,7 +23,8 @@ void Parking::relax(int spin) {
   constexpr int kSpinsBetweenYields = 16;
   if (spin % kSpinsBetweenYields == kSpinsBetweenYields - 1) std::this_thread::yield();
 #if defined(__x86_64__)
-  else __builtin_ia32_pause();
+  else
+    __builtin_ia32_pause();
 #endif
 }
 
@@ -97,7 +101,8 @@ std::vector<std::byte> ThreadGroup::take(const Envelope& envelope) {
   Mailbox& box = *mailboxes_[envelope.to];
   for (;;) {
     const uint64_t seen = box.arrivals.load(std::memory_order_acquire);
-    const bool lost = stopped(envelope.from);  // asked before the look: what the sender sent before it left still counts
+    const bool lost =
+        stopped(envelope.from);  // asked before the look: what the sender sent before it left still counts
     if (auto message = box.pop(envelope.from, envelope.tag)) return std::move(*message);
     if (lost) fail(fmt::format("recv from rank {}, tag {}", envelope.from, envelope.tag));
     box.parking.wait([&] { return box.arrivals.load(std::memory_order_acquire) != seen || stopped(envelope.from); });

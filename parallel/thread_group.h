@@ -46,7 +46,8 @@ class Parking {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, ready);
   }
-  // Call after changing what a waiter's condition reads. Taking the mutex closes the gap between its check and its sleep.
+  // Call after changing what a waiter's condition reads. Taking the mutex closes the gap between its check and its
+  // sleep.
   void wake() {
     { std::lock_guard lock(mutex_); }
     changed_.notify_all();
@@ -97,7 +98,7 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
 
     std::mutex mutex;
     std::map<std::pair<int, int>, std::deque<std::vector<std::byte>>> queues;  // by (from, tag)
-    std::atomic<uint64_t> arrivals{0};  // released after a message was queued
+    std::atomic<uint64_t> arrivals{0};                                         // released after a message was queued
     Parking parking;
   };
   struct Subgroup {
@@ -109,9 +110,10 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
 
   int size_;
   std::shared_ptr<ThreadJob> job_;
-  std::vector<std::vector<std::byte>> slots_[2];  // [parity][rank]; written by that rank before it meets, read by all after
-  std::atomic<uint64_t> met_{0};                  // calls of meet; acq_rel: it publishes the slots of all who came
-  std::vector<std::atomic<bool>> left_;           // by rank
+  std::vector<std::vector<std::byte>>
+      slots_[2];                         // [parity][rank]; written by that rank before it meets, read by all after
+  std::atomic<uint64_t> met_{0};         // calls of meet; acq_rel: it publishes the slots of all who came
+  std::vector<std::atomic<bool>> left_;  // by rank
   std::atomic<int> leavers_{0};
   Parking meeting_;
   std::vector<std::unique_ptr<Mailbox>> mailboxes_;

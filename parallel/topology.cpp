@@ -12,7 +12,9 @@ namespace {
 
 // Empty, or why a size of this topology cannot be dealt.
 std::string unfit(const Topology& topology, const NetworkShape& network) {
-  const auto below_one = [](const char* flag, int value) { return fmt::format("{} {}: must be at least 1", flag, value); };
+  const auto below_one = [](const char* flag, int value) {
+    return fmt::format("{} {}: must be at least 1", flag, value);
+  };
   if (topology.tensor < 1) return below_one("--tensor-parallel-size", topology.tensor);
   if (topology.pipeline < 1) return below_one("--pipeline-parallel-size", topology.pipeline);
   if (topology.data < 1) return below_one("--data-parallel-size", topology.data);
@@ -57,7 +59,8 @@ Placement even_placement(const Topology& topology, const NetworkShape& network) 
   return placement;
 }
 
-ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network, const Placement& placement) {
+ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network,
+                  const Placement& placement) {
   ShardResult result;
   result.error = unfit(topology, network);
   if (!result.error.empty()) return result;

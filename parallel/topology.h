@@ -1,5 +1,5 @@
-// Topology: which rank is which stage, shard and replica, and which layers, heads, MLP columns and vocabulary rows are its own.
-// rank = (replica * P + stage) * T + shard: the shards of a stage are neighbours.
+// Topology: which rank is which stage, shard and replica, and which layers, heads, MLP columns and vocabulary rows are
+// its own. rank = (replica * P + stage) * T + shard: the shards of a stage are neighbours.
 #pragma once
 
 #include <cstdint>
@@ -36,17 +36,18 @@ struct NetworkShape {
 };
 
 struct ShardSpec {
-  Range layers;       // of this stage
-  Range kv_heads;     // of this shard; the query heads are begin*G .. end*G
+  Range layers;    // of this stage
+  Range kv_heads;  // of this shard; the query heads are begin*G .. end*G
   Range query_heads;
   Range mlp;
-  Range vocab;        // embedding and output rows
+  Range vocab;  // embedding and output rows
   bool first_stage = true;
   bool last_stage = true;
 };
 
-// Deals contiguous ranges as evenly as they go (sizes differ by at most one, larger first). The error, when there are more shards than KV
-// heads or more stages than layers, names the flag: "--tensor-parallel-size 4: the model has 3 KV heads".
+// Deals contiguous ranges as evenly as they go (sizes differ by at most one, larger first). The error, when there are
+// more shards than KV heads or more stages than layers, names the flag: "--tensor-parallel-size 4: the model has 3 KV
+// heads".
 struct ShardResult {
   ShardSpec spec;
   std::string error;  // empty: fine
@@ -54,14 +55,15 @@ struct ShardResult {
 ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network);
 Range deal(int64_t items, int parts, int index);
 
-// Which contiguous KV heads each shard and which contiguous layers each stage gets. A placement that evens out expected pages rather
-// than heads (from a measured compression profile) is another function that returns one of these.
+// Which contiguous KV heads each shard and which contiguous layers each stage gets. A placement that evens out expected
+// pages rather than heads (from a measured compression profile) is another function that returns one of these.
 struct Placement {
   std::vector<Range> layers_of_stage;    // [P], in order, covering all layers, none empty
   std::vector<Range> kv_heads_of_shard;  // [T], likewise
 };
 Placement even_placement(const Topology& topology, const NetworkShape& network);
 // The same for a placement of the caller's; MLP columns and vocabulary rows are always dealt.
-ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network, const Placement& placement);
+ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network,
+                  const Placement& placement);
 
 }  // namespace accrete::parallel

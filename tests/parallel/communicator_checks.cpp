@@ -14,7 +14,8 @@ std::vector<float> values_of(int rank, size_t count) {
   std::mt19937 random(1000 + rank);
   std::vector<float> values(count);
   // Magnitudes far apart, so that another order of summation gives other bits.
-  for (float& value : values) value = std::ldexp(static_cast<float>(random()) / 4.0e9f - 0.5f, static_cast<int>(random() % 24));
+  for (float& value : values)
+    value = std::ldexp(static_cast<float>(random()) / 4.0e9f - 0.5f, static_cast<int>(random() % 24));
   return values;
 }
 
@@ -28,8 +29,12 @@ std::vector<std::byte> message_of(int from, int to, int number, size_t size) {
   return message;
 }
 
-int next_of(const Communicator& group) { return (group.rank() + 1) % group.size(); }
-int previous_of(const Communicator& group) { return (group.rank() + group.size() - 1) % group.size(); }
+int next_of(const Communicator& group) {
+  return (group.rank() + 1) % group.size();
+}
+int previous_of(const Communicator& group) {
+  return (group.rank() + group.size() - 1) % group.size();
+}
 
 void sums_in_rank_order(Communicator& group) {
   for (size_t count : {size_t{0}, size_t{1}, size_t{7}, size_t{576}, size_t{16383}, size_t{16384}, size_t{100003}}) {
@@ -102,7 +107,8 @@ void keeps_tags_apart(Communicator& group) {
   // The last tag first; in order within each.
   for (int tag = 2; tag >= 0; --tag)
     for (int number = 0; number < kRounds; ++number)
-      ASSERT_TRUE(group.recv(previous_of(group), tag) == message_of(previous_of(group), group.rank(), number * 3 + tag, 10 + number))
+      ASSERT_TRUE(group.recv(previous_of(group), tag) ==
+                  message_of(previous_of(group), group.rank(), number * 3 + tag, 10 + number))
           << "tag " << tag << " message " << number;
 }
 
@@ -164,7 +170,8 @@ void barriers_hold(Communicator& group) {
     if (group.rank() != 0) group.send({}, 0, round);
     group.barrier();
     if (group.rank() != 0) continue;
-    // After a barrier of threads everything sent before it is there. MPI promises that only for messages of one pair, so receive.
+    // After a barrier of threads everything sent before it is there. MPI promises that only for messages of one pair,
+    // so receive.
     for (int from = 1; from < group.size(); ++from) EXPECT_TRUE(group.recv(from, round).empty());
   }
 }

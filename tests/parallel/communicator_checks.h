@@ -1,4 +1,5 @@
-// What every communicator must do, as bodies that each rank of a group runs: over threads in one process, and under mpirun.
+// What every communicator must do, as bodies that each rank of a group runs: over threads in one process, and under
+// mpirun.
 #pragma once
 
 #include <functional>
@@ -14,7 +15,9 @@ struct CommunicatorCheck {
   std::string name;
   std::function<void(Communicator&)> run;
 };
-inline void PrintTo(const CommunicatorCheck& check, std::ostream* out) { *out << check.name; }
+inline void PrintTo(const CommunicatorCheck& check, std::ostream* out) {
+  *out << check.name;
+}
 
 // In a fixed order, the same on all ranks.
 const std::vector<CommunicatorCheck>& communicator_checks();

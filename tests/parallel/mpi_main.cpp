@@ -1,4 +1,5 @@
-// The communicator's checks under mpirun, every rank running the same list. With an argument it shows one way to fail instead:
+// The communicator's checks under mpirun, every rank running the same list. With an argument it shows one way to fail
+// instead:
 //   abort    rank 1 calls abort(7) while the others wait for it
 //   throw    rank 1 throws out of the session
 //   kill     rank 1 gets SIGKILL
@@ -39,8 +40,10 @@ void fail_as_told(Communicator& group, const std::string& how) {
     if (how == "kill") std::raise(SIGKILL);
   }
   std::vector<float> one(1);
-  if (group.rank() % 2 == 0) group.recv(1, 0);
-  else group.all_reduce_sum(one);
+  if (group.rank() % 2 == 0)
+    group.recv(1, 0);
+  else
+    group.all_reduce_sum(one);
 }
 
 void measure_idle(Communicator& group) {
@@ -52,7 +55,8 @@ void measure_idle(Communicator& group) {
     for (int to = 1; to < group.size(); ++to) group.send({}, to, 0);
   } else {
     group.recv(0, 0);
-    std::printf("rank %d idle: %.2f %% of a core\n", group.rank(), 100.0 * (std::clock() - before) / CLOCKS_PER_SEC / kSeconds);
+    std::printf("rank %d idle: %.2f %% of a core\n", group.rank(),
+                100.0 * (std::clock() - before) / CLOCKS_PER_SEC / kSeconds);
   }
 }
 

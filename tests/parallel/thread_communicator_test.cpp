@@ -18,10 +18,11 @@ using Ranks = std::vector<std::unique_ptr<Communicator>>;
 // Runs body on a thread for each rank, which owns its communicator.
 void on_all(Ranks ranks, const std::function<void(Communicator&)>& body) {
   std::vector<std::thread> threads;
-  for (auto& rank : ranks) threads.emplace_back([&body, mine = std::move(rank)]() mutable {
-    body(*mine);
-    mine.reset();
-  });
+  for (auto& rank : ranks)
+    threads.emplace_back([&body, mine = std::move(rank)]() mutable {
+      body(*mine);
+      mine.reset();
+    });
   for (std::thread& thread : threads) thread.join();
 }
 
@@ -32,16 +33,22 @@ TEST_P(OverThreads, Check) {
   on_all(make_threads(n), check.run);
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, OverThreads, testing::Combine(testing::Values(1, 2, 3, 5), testing::ValuesIn(communicator_checks())),
+INSTANTIATE_TEST_SUITE_P(Ranks, OverThreads,
+                         testing::Combine(testing::Values(1, 2, 3, 5), testing::ValuesIn(communicator_checks())),
                          [](const auto& info) {
                            return std::get<1>(info.param).name + "_" + std::to_string(std::get<0>(info.param));
                          });
 
 class Alone : public testing::TestWithParam<CommunicatorCheck> {};
-TEST_P(Alone, Check) { GetParam().run(*make_single()); }
-INSTANTIATE_TEST_SUITE_P(Single, Alone, testing::ValuesIn(communicator_checks()), [](const auto& info) { return info.param.name; });
+TEST_P(Alone, Check) {
+  GetParam().run(*make_single());
+}
+INSTANTIATE_TEST_SUITE_P(Single, Alone, testing::ValuesIn(communicator_checks()),
+                         [](const auto& info) { return info.param.name; });
 
-TEST(SingleCommunicator, ReceivingWhatNobodySendsIsAnError) { EXPECT_THROW(make_single()->recv(0, 1), CommError); }
+TEST(SingleCommunicator, ReceivingWhatNobodySendsIsAnError) {
+  EXPECT_THROW(make_single()->recv(0, 1), CommError);
+}
 
 TEST(ThreadCommunicator, AbortWakesEveryWait) {
   std::atomic<int> woken{0};
@@ -60,7 +67,11 @@ TEST(ThreadCommunicator, AbortWakesEveryWait) {
     if (group.rank() == 0) expect_abort([&] { part->barrier(); });
     if (group.rank() == 1) expect_abort([&] { group.recv(4, 0); });
     if (group.rank() == 2) expect_abort([&] { group.recv(2, 0); });
-    if (group.rank() == 3) expect_abort([&] { std::vector<float> one(1); part->all_reduce_sum(one); });
+    if (group.rank() == 3)
+      expect_abort([&] {
+        std::vector<float> one(1);
+        part->all_reduce_sum(one);
+      });
     if (group.rank() != 4) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(50));  // so that the others sleep by then
     group.abort(3, "disk on fire");

@@ -28,8 +28,8 @@ LlamaScratchSize scratch_size(const LlamaStageOptions& options, const parallel::
 }  // namespace
 
 struct LlamaStage::State {
-  State(const TensorSource& source, const ShardSpec& shard_spec, const LlamaStageOptions& options, const Backend& ops, Stream on,
-        parallel::Communicator& group);
+  State(const TensorSource& source, const ShardSpec& shard_spec, const LlamaStageOptions& options,
+        const StageDevice& device, parallel::Communicator& group);
 
   template <int N>
   View<float, N> shaped(std::vector<float>& buffer, std::array<int64_t, N> shape) const {
@@ -64,13 +64,14 @@ struct LlamaStage::State {
   int64_t logit_rows = 0;  // of the last forward
 };
 
-LlamaStage::State::State(const TensorSource& source, const ShardSpec& shard_spec, const LlamaStageOptions& stage_options,
-                         const Backend& ops, Stream on, parallel::Communicator& group)
+LlamaStage::State::State(const TensorSource& source, const ShardSpec& shard_spec,
+                         const LlamaStageOptions& stage_options, const StageDevice& device,
+                         parallel::Communicator& group)
     : config(source.config()),
       shard(shard_spec),
       options(stage_options),
-      backend(ops),
-      stream(on),
+      backend(device.backend),
+      stream(device.stream),
       tensor_group(group),
       inv_freq(rope_frequencies(config)),
       weights(source, shard, options.weight_dtype, *stream.pool, options.progress),
@@ -101,7 +102,8 @@ void LlamaStage::State::angles(const StepBatch& batch) {
   const int64_t half = config.head_size / 2;
   const View<const double, 1> frequencies(inv_freq.data(), {half});
   backend.rope_angles(
-      {batch.position, frequencies, shaped<2>(scratch.cos, {tokens, half}), shaped<2>(scratch.sin, {tokens, half})}, stream);
+      {batch.position, frequencies, shaped<2>(scratch.cos, {tokens, half}), shaped<2>(scratch.sin, {tokens, half})},
+      stream);
 }
 
 // delta = Wo attention(dmc_update(Wqkv normed)), summed over the tensor group.
@@ -132,7 +134,8 @@ void LlamaStage::State::attention_block(const StepBatch& batch, const CacheRef& 
 
   const auto attended = shaped<3>(scratch.attended, query_shape);
   backend.attention({batch, cache, layer, update.q, update.own_k, update.own_v, update.own_slot, attended}, stream);
-  backend.linear({shaped<2>(scratch.attended, {tokens, query_heads * config.head_size}), w.output, delta(tokens)}, stream);
+  backend.linear({shaped<2>(scratch.attended, {tokens, query_heads * config.head_size}), w.output, delta(tokens)},
+                 stream);
   all_reduce(delta(tokens));
 }
 
@@ -176,13 +179,15 @@ View<float, 2> LlamaStage::State::interleaved() {
   return logits;
 }
 
-LlamaStage::LlamaStage(const TensorSource& source, const ShardSpec& shard, const LlamaStageOptions& options, const Backend& backend,
-                       Stream stream, parallel::Communicator& tensor_group)
-    : state_(std::make_unique<State>(source, shard, options, backend, stream, tensor_group)) {}
+LlamaStage::LlamaStage(const TensorSource& source, const ShardSpec& shard, const LlamaStageOptions& options,
+                       const StageDevice& device, parallel::Communicator& tensor_group)
+    : state_(std::make_unique<State>(source, shard, options, device, tensor_group)) {}
 
 LlamaStage::~LlamaStage() = default;
 
-View<float, 2> LlamaStage::hidden(int64_t tokens) { return state_->residual(tokens); }
+View<float, 2> LlamaStage::hidden(int64_t tokens) {
+  return state_->residual(tokens);
+}
 
 void LlamaStage::forward(const StageInput& input, const CacheRef& cache) {
   State& s = *state_;
@@ -214,12 +219,15 @@ View<float, 2> LlamaStage::logits() {
   const auto mine = s.shaped<2>(s.scratch.shard_logits, {s.logit_rows, padded});
   const std::span<float> everyone(s.scratch.all_logits.data(), receives ? ranks * mine.size() : 0);
   if (s.logit_rows > 0)
-    s.tensor_group.gather(std::as_bytes(std::span(mine.data, static_cast<size_t>(mine.size()))), std::as_writable_bytes(everyone), 0);
+    s.tensor_group.gather(std::as_bytes(std::span(mine.data, static_cast<size_t>(mine.size()))),
+                          std::as_writable_bytes(everyone), 0);
   if (receives) return s.interleaved();
   return View<float, 2>(nullptr, {0, s.config.vocab});
 }
 
-int64_t LlamaStage::weight_bytes() const { return state_->weights.bytes(); }
+int64_t LlamaStage::weight_bytes() const {
+  return state_->weights.bytes();
+}
 
 parallel::NetworkShape network_shape(const ModelConfig& config) {
   return {config.layers, config.query_heads, config.kv_heads, config.mlp, config.vocab};

@@ -1,6 +1,6 @@
-// LlamaStage: one rank's part of a Llama, its layers of one pipeline stage and its tensor shard of them. Owns the weights and the
-// step's scratch memory; borrows the backend, the thread pool, the communicator of its tensor group and, for a call, the caches.
-// Owned by the step thread.
+// LlamaStage: one rank's part of a Llama, its layers of one pipeline stage and its tensor shard of them. Owns the
+// weights and the step's scratch memory; borrows the backend, the thread pool, the communicator of its tensor group
+// and, for a call, the caches. Owned by the step thread.
 //
 //   h = embed(ids)
 //   each layer:  h += Wo attention(dmc_update(Wqkv rms_norm(h)));   h += Wdown silu_mul(Wgate_up rms_norm(h))
@@ -29,21 +29,29 @@ struct LlamaStageOptions {
 
 struct StageInput {
   StepBatch batch;
-  View<const int32_t, 1> ids;          // [T] token ids
-  View<const int32_t, 1> logit_tokens; // [n] token indices of the step whose logits are wanted (last stage)
+  View<const int32_t, 1> ids;           // [T] token ids
+  View<const int32_t, 1> logit_tokens;  // [n] token indices of the step whose logits are wanted (last stage)
+};
+
+// Where a stage computes.
+struct StageDevice {
+  const Backend& backend;
+  Stream stream;
 };
 
 class LlamaStage {
  public:
   // Reads exactly this shard's slices from the source. Throws ModelError.
-  LlamaStage(const TensorSource& source, const parallel::ShardSpec& shard, const LlamaStageOptions& options, const Backend& backend,
-             Stream stream, parallel::Communicator& tensor_group);
+  LlamaStage(const TensorSource& source, const parallel::ShardSpec& shard, const LlamaStageOptions& options,
+             const StageDevice& device, parallel::Communicator& tensor_group);
   ~LlamaStage();
 
-  // hidden: [T, E] the residual stream; in on later stages, out on all but the last. The first stage embeds the ids into it.
+  // hidden: [T, E] the residual stream; in on later stages, out on all but the last. The first stage embeds the ids
+  // into it.
   View<float, 2> hidden(int64_t tokens);
   void forward(const StageInput& input, const CacheRef& cache);
-  // After forward on the last stage: [n, V] on shard 0 of the tensor group, [0, V] elsewhere. Collective over the tensor group.
+  // After forward on the last stage: [n, V] on shard 0 of the tensor group, [0, V] elsewhere. Collective over the
+  // tensor group.
   View<float, 2> logits();
 
   int64_t weight_bytes() const;
@@ -54,8 +62,8 @@ class LlamaStage {
 };
 
 parallel::NetworkShape network_shape(const ModelConfig& config);
-// What the checkpoint was trained to do: learned decisions when it has a dmc block (rounded to bf16 before they are compared when the
-// weights are kept in bf16), else off.
+// What the checkpoint was trained to do: learned decisions when it has a dmc block (rounded to bf16 before they are
+// compared when the weights are kept in bf16), else off.
 DmcParams learned_dmc(const ModelConfig& config, DType weight_dtype);
 
 }  // namespace accrete::worker

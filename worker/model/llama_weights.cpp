@@ -56,7 +56,8 @@ struct Planner {
                            heads(attention + "k_proj.weight", shard.kv_heads, config.kv_heads),
                            heads(attention + "v_proj.weight", shard.kv_heads, config.kv_heads)},
                           dtype);
-    plan.output = reader.add({columns(attention + "o_proj.weight", query_columns, hidden, config.query_heads * size)}, dtype);
+    plan.output =
+        reader.add({columns(attention + "o_proj.weight", query_columns, hidden, config.query_heads * size)}, dtype);
     plan.mlp_norm = norm(prefix + "post_attention_layernorm.weight");
     plan.gate_up = reader.add({rows(mlp + "gate_proj.weight", shard.mlp, config.mlp, hidden),
                                rows(mlp + "up_proj.weight", shard.mlp, config.mlp, hidden)},
@@ -89,7 +90,9 @@ std::byte* allocate(int64_t bytes) {
 
 }  // namespace
 
-void LlamaWeights::Free::operator()(std::byte* memory) const { std::free(memory); }
+void LlamaWeights::Free::operator()(std::byte* memory) const {
+  std::free(memory);
+}
 
 LlamaWeights::LlamaWeights(const TensorSource& source, const ShardSpec& shard, DType dtype, ThreadPool& pool,
                            const std::function<void(int64_t, int64_t)>& progress) {

@@ -1,5 +1,5 @@
-// LlamaWeights: one shard's tensors in the layout the forward pass wants: q, k and v rows fused, gate and up rows fused, one
-// allocation for all. Read in parallel slices.
+// LlamaWeights: one shard's tensors in the layout the forward pass wants: q, k and v rows fused, gate and up rows
+// fused, one allocation for all. Read in parallel slices.
 #pragma once
 
 #include <cstddef>
@@ -26,14 +26,17 @@ struct LlamaLayerWeights {
 
 class LlamaWeights {
  public:
-  // Throws ModelError when a tensor is missing or of another shape than the config says. `progress` gets bytes and may be empty.
+  // Throws ModelError when a tensor is missing or of another shape than the config says. `progress` gets bytes and may
+  // be empty.
   LlamaWeights(const TensorSource& source, const parallel::ShardSpec& shard, DType dtype, ThreadPool& pool,
                const std::function<void(int64_t done, int64_t total)>& progress);
 
   const LlamaLayerWeights& layer(int64_t local) const { return layers_[local]; }
-  const AnyView<2>& embedding() const { return embedding_; }        // [V_local, E]; first stage
-  const AnyView<2>& logit_weights() const { return logit_weights_; }  // [V_local, E]; last stage; the embedding's memory when tied
-  const AnyView<1>& final_norm() const { return final_norm_; }      // [E] f32; last stage
+  const AnyView<2>& embedding() const { return embedding_; }  // [V_local, E]; first stage
+  const AnyView<2>& logit_weights() const {
+    return logit_weights_;
+  }  // [V_local, E]; last stage; the embedding's memory when tied
+  const AnyView<1>& final_norm() const { return final_norm_; }  // [E] f32; last stage
   int64_t bytes() const { return bytes_; }
 
  private:

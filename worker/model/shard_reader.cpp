@@ -13,18 +13,18 @@ namespace accrete::worker {
 
 namespace {
 
-constexpr int64_t kAlignment = 64;             // a cache line, and the widest vector register
-constexpr int64_t kJobBytes = 4 << 20;         // small enough to spread over threads, large enough to read ahead
+constexpr int64_t kAlignment = 64;      // a cache line, and the widest vector register
+constexpr int64_t kJobBytes = 4 << 20;  // small enough to spread over threads, large enough to read ahead
 
 }  // namespace
 
 void ShardReader::check_shape(const Part& part) const {
-  if (!source_.has(part.name))
-    throw ModelError(fmt::format("{}: tensor {} is missing", source_.describe(), part.name));
+  if (!source_.has(part.name)) throw ModelError(fmt::format("{}: tensor {} is missing", source_.describe(), part.name));
   const auto shape = source_.shape(part.name);
   if (shape != part.whole) {
-    throw ModelError(fmt::format("{}: tensor {} is [{}, {}], but the model's config makes it [{}, {}]", source_.describe(), part.name,
-                                 shape.first, shape.second, part.whole.first, part.whole.second));
+    throw ModelError(fmt::format("{}: tensor {} is [{}, {}], but the model's config makes it [{}, {}]",
+                                 source_.describe(), part.name, shape.first, shape.second, part.whole.first,
+                                 part.whole.second));
   }
 }
 
@@ -51,7 +51,8 @@ int64_t ShardReader::add(const std::vector<Part>& parts, DType dtype) {
   return begin;
 }
 
-void ShardReader::read(std::byte* block, ThreadPool& pool, const std::function<void(int64_t, int64_t)>& progress) const {
+void ShardReader::read(std::byte* block, ThreadPool& pool,
+                       const std::function<void(int64_t, int64_t)>& progress) const {
   std::mutex mutex;  // of done and error, and so that progress is called by one thread at a time
   int64_t done = 0;
   int64_t total = 0;

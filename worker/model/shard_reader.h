@@ -1,4 +1,5 @@
-// ShardReader: plans which slices of a checkpoint make up one shard, places them in one block of memory, reads them in parallel.
+// ShardReader: plans which slices of a checkpoint make up one shard, places them in one block of memory, reads them in
+// parallel.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ class ShardReader {
     Slice slice;
     std::pair<int64_t, int64_t> whole;  // [rows, columns] that the config wants the tensor to have
   };
-  // Plans the parts one below the other (all of the same width); returns the byte offset of the first in the block. Throws ModelError
-  // when the source lacks a tensor or has it in another shape.
+  // Plans the parts one below the other (all of the same width); returns the byte offset of the first in the block.
+  // Throws ModelError when the source lacks a tensor or has it in another shape.
   int64_t add(const std::vector<Part>& parts, DType dtype);
   int64_t bytes() const { return bytes_; }
   // Reads everything planned into `block` of bytes(). progress(done, total) in bytes, one call at a time; may be empty.

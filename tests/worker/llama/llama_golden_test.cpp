@@ -16,7 +16,9 @@ struct GoldenModel {
   std::string name;
   ModelConfig config;
 };
-void PrintTo(const GoldenModel& model, std::ostream* out) { *out << model.name; }
+void PrintTo(const GoldenModel& model, std::ostream* out) {
+  *out << model.name;
+}
 
 struct Golden {
   std::vector<int32_t> ids;
@@ -34,9 +36,12 @@ ModelConfig config_of(int64_t hidden, int64_t mlp, int64_t query_heads, int64_t 
 // As MODELS in make_hf_golden.py.
 std::vector<GoldenModel> models() {
   std::vector<GoldenModel> all{
-      {"mha_d64", config_of(128, 160, 2, 2, 64)},         {"gqa_d64", config_of(192, 192, 6, 2, 64)},
-      {"mha_d128", config_of(256, 320, 2, 2, 128)},       {"gqa_d128", config_of(128, 160, 8, 2, 128)},
-      {"gqa_d64_llama3_tied", config_of(128, 160, 4, 2, 64)}, {"gqa_d64_linear", config_of(144, 160, 9, 3, 64)},
+      {"mha_d64", config_of(128, 160, 2, 2, 64)},
+      {"gqa_d64", config_of(192, 192, 6, 2, 64)},
+      {"mha_d128", config_of(256, 320, 2, 2, 128)},
+      {"gqa_d128", config_of(128, 160, 8, 2, 128)},
+      {"gqa_d64_llama3_tied", config_of(128, 160, 4, 2, 64)},
+      {"gqa_d64_linear", config_of(144, 160, 9, 3, 64)},
   };
   all[4].config.rope_theta = 500000.0;
   all[4].config.rope_scaling = RopeScaling{RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 64};
@@ -54,7 +59,8 @@ std::vector<T> tensor(const FileBytes& file, const SafetensorsTable& table, cons
 }
 
 Golden read_golden(const std::string& name, int64_t vocab) {
-  const FileBytes file = FileBytes::map(std::string(ACCRETE_SOURCE_DIR) + "/tests/golden/llama/hf_" + name + ".safetensors");
+  const FileBytes file =
+      FileBytes::map(std::string(ACCRETE_SOURCE_DIR) + "/tests/golden/llama/hf_" + name + ".safetensors");
   const SafetensorsTable table = parse_safetensors(file);
   Golden golden{tensor<int32_t>(file, table, "ids"), {}};
   const std::vector<float> logits = tensor<float>(file, table, "logits");
@@ -103,7 +109,8 @@ TEST_P(AgainstTransformers, Sharded) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Llama, AgainstTransformers, testing::ValuesIn(models()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Llama, AgainstTransformers, testing::ValuesIn(models()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 

@@ -14,7 +14,9 @@ using parallel::Topology;
 
 const std::vector<Topology> kGrid{{2, 1, 1}, {3, 1, 1}, {1, 2, 1}, {1, 3, 1}, {2, 2, 1}, {3, 2, 1}};
 
-std::string name_of(const Topology& topology) { return fmt::format("{}x{}", topology.tensor, topology.pipeline); }
+std::string name_of(const Topology& topology) {
+  return fmt::format("{}x{}", topology.tensor, topology.pipeline);
+}
 
 struct GridRun {
   LlamaRig::Greedy greedy;
@@ -58,12 +60,15 @@ void expect_same_over_grid(const GridCase& grid) {
 
 std::vector<std::vector<int32_t>> seeded_prompts(int64_t vocab) {
   std::vector<std::vector<int32_t>> prompts;
-  for (int64_t length : {5, 33, 1, 18}) prompts.push_back(seeded_prompt("prompt " + std::to_string(length), length, vocab));
+  for (int64_t length : {5, 33, 1, 18})
+    prompts.push_back(seeded_prompt("prompt " + std::to_string(length), length, vocab));
   return prompts;
 }
 
 // Three KV heads, so that two shards get two and one; three query heads to each.
-ModelConfig grid_config() { return small_config(6, 9, 3); }
+ModelConfig grid_config() {
+  return small_config(6, 9, 3);
+}
 
 TEST(LlamaGrid, PlainCache) {
   const SeededSource source(grid_config());
@@ -90,7 +95,8 @@ TEST(LlamaGrid, SyntheticDecisions) {
   grid.options.dmc.synthetic_seed = 7;
   const GridRun whole = run(grid, {1, 1, 1});
   int64_t slots = 0;
-  for (const auto& counts : whole.slots) for (int32_t count : counts) slots += count;
+  for (const auto& counts : whole.slots)
+    for (int32_t count : counts) slots += count;
   const int64_t tokens = (5 + 33 + 1 + 18 + 4 * 47) * 6 * 3;
   EXPECT_LT(slots, tokens / 2);
   expect_same_over_grid(grid);

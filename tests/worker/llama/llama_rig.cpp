@@ -13,7 +13,8 @@ void RigStep::add(int32_t sequence, int32_t begin, std::span<const int32_t> toke
   row.push_back(sequence);
   key.push_back(1000 + sequence);
   for (size_t i = 0; i < tokens.size(); ++i) {
-    if (want == Want::all || (want == Want::last && i + 1 == tokens.size())) logit_tokens.push_back(static_cast<int32_t>(ids.size()));
+    if (want == Want::all || (want == Want::last && i + 1 == tokens.size()))
+      logit_tokens.push_back(static_cast<int32_t>(ids.size()));
     position.push_back(begin + static_cast<int32_t>(i));
     ids.push_back(tokens[i]);
   }
@@ -58,7 +59,8 @@ void LlamaRig::Rank::run(const RigStep& step, int tensor, LogitRows* logits) {
   for (int64_t i = 0; i < rows.shape[0]; ++i) logits->emplace_back(&rows(i, 0), &rows(i, 0) + rows.shape[1]);
 }
 
-LlamaRig::LlamaRig(const TensorSource& source, const RigOptions& options) : options_(options), vocab_(source.config().vocab) {
+LlamaRig::LlamaRig(const TensorSource& source, const RigOptions& options)
+    : options_(options), vocab_(source.config().vocab) {
   const ModelConfig& config = source.config();
   auto worlds = parallel::make_threads(options.topology.ranks());
   std::vector<std::thread> threads;
@@ -79,7 +81,8 @@ LlamaRig::LlamaRig(const TensorSource& source, const RigOptions& options) : opti
     stage.max_step_tokens = options.chunk * options.sequences;
     stage.max_logit_rows = stage.max_step_tokens;
     stage.dmc = options.dmc;
-    rank->stage = std::make_unique<LlamaStage>(source, rank->shard, stage, cpu_backend(), Stream{&rank->pool, nullptr}, *rank->tensor_group);
+    rank->stage = std::make_unique<LlamaStage>(
+        source, rank->shard, stage, StageDevice{cpu_backend(), Stream{&rank->pool, nullptr}}, *rank->tensor_group);
     cache::KvCacheShape shape;
     shape.layers = rank->shard.layers.size();
     shape.kv_heads = rank->shard.kv_heads.size();

@@ -53,7 +53,8 @@ class LlamaRig {
     std::vector<std::vector<int32_t>> tokens;  // generated, by prompt
     std::vector<LogitRows> logits;             // what each was the best of
   };
-  // Continues each prompt by `count` tokens. A prompt joins one step after the one before it, so that prompt chunks and decodes mix.
+  // Continues each prompt by `count` tokens. A prompt joins one step after the one before it, so that prompt chunks and
+  // decodes mix.
   Greedy greedy(const std::vector<std::vector<int32_t>>& prompts, int64_t count);
 
  private:
@@ -68,9 +69,10 @@ int32_t best_of(const std::vector<float>& logits);
 double largest_difference(const LogitRows& a, const LogitRows& b);
 double scale_of(const LogitRows& rows);
 
-// How far logits may lie apart when only the order of summation differs: each of the 2 L sums that enter the residual stream is a dot
-// product of at most K = max(F, E, Hq D) rounded terms, off by about eps sqrt(K) of its size, and a pre-norm network hands a relative error on
-// without amplifying it much. `slack` covers that much and the attention's own sums.
+// How far logits may lie apart when only the order of summation differs: each of the 2 L sums that enter the residual
+// stream is a dot product of at most K = max(F, E, Hq D) rounded terms, off by about eps sqrt(K) of its size, and a
+// pre-norm network hands a relative error on without amplifying it much. `slack` covers that much and the attention's
+// own sums.
 double reordering_bound(const ModelConfig& config, double scale, double slack);
 
 }  // namespace accrete::worker

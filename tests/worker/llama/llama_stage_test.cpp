@@ -1,5 +1,5 @@
-// What must hold of one stage whatever the weights: how a sequence is cut into steps does not matter, DMC that only appends is the plain
-// cache, a checkpoint that does not fit is refused by name.
+// What must hold of one stage whatever the weights: how a sequence is cut into steps does not matter, DMC that only
+// appends is the plain cache, a checkpoint that does not fit is refused by name.
 #include "worker/model/llama_stage.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,9 @@ namespace {
 
 constexpr int64_t kLength = 75;
 
-std::vector<int32_t> prompt() { return seeded_prompt("stage", kLength, 96); }
+std::vector<int32_t> prompt() {
+  return seeded_prompt("stage", kLength, 96);
+}
 
 LogitRows logits_of(const TensorSource& source, const RigOptions& options) {
   LlamaRig rig(source, options);
@@ -49,7 +51,8 @@ TEST(LlamaStage, SequencesOfAStepDoNotMix) {
   const ModelConfig config = small_config(3, 4, 2);
   const SeededSource source(config);
   RigOptions options;
-  const std::vector<std::vector<int32_t>> prompts{seeded_prompt("a", 20, 96), seeded_prompt("b", 3, 96), seeded_prompt("c", 50, 96)};
+  const std::vector<std::vector<int32_t>> prompts{seeded_prompt("a", 20, 96), seeded_prompt("b", 3, 96),
+                                                  seeded_prompt("c", 50, 96)};
   options.chunk = 7;
   LlamaRig together(source, options);
   const LlamaRig::Greedy mixed = together.greedy(prompts, 24);
@@ -87,8 +90,8 @@ TEST(LlamaStage, DecisionsThatOnlyAppendAreThePlainCache) {
   EXPECT_EQ(largest_difference(logits_of(source, options), plain), 0.0);
 }
 
-// Learned decisions zero the last component of q and k before and after RoPE, which turns it together with component D/2 - 1. Where the
-// projections make both zero anyway, a network that never accumulates must equal the plain one.
+// Learned decisions zero the last component of q and k before and after RoPE, which turns it together with component
+// D/2 - 1. Where the projections make both zero anyway, a network that never accumulates must equal the plain one.
 TEST(LlamaStage, LearnedDecisionsThatOnlyAppendAreThePlainCache) {
   ModelConfig config = small_config(3, 6, 2);
   config.dmc = DmcConfig{4.0, 12, 5.0};
@@ -132,10 +135,12 @@ std::string refusal(const TensorSource& source) {
 TEST(LlamaStage, RefusesACheckpointThatDoesNotFit) {
   SeededSource missing(small_config(2, 4, 2));
   missing.forget("model.layers.1.mlp.up_proj.weight");
-  EXPECT_NE(refusal(missing).find("model.layers.1.mlp.up_proj.weight is missing"), std::string::npos) << refusal(missing);
+  EXPECT_NE(refusal(missing).find("model.layers.1.mlp.up_proj.weight is missing"), std::string::npos)
+      << refusal(missing);
   SeededSource misshapen(small_config(2, 4, 2));
   misshapen.reshape("model.layers.0.self_attn.k_proj.weight", {64, 96});
-  EXPECT_NE(refusal(misshapen).find("k_proj.weight is [64, 96], but the model's config makes it [128, 96]"), std::string::npos)
+  EXPECT_NE(refusal(misshapen).find("k_proj.weight is [64, 96], but the model's config makes it [128, 96]"),
+            std::string::npos)
       << refusal(misshapen);
 }
 
@@ -148,7 +153,9 @@ class FailingSource : public SeededSource {
   }
 };
 
-TEST(LlamaStage, AnErrorWhileReadingArrives) { EXPECT_EQ(refusal(FailingSource(small_config(2, 4, 2))), "disk error in down_proj"); }
+TEST(LlamaStage, AnErrorWhileReadingArrives) {
+  EXPECT_EQ(refusal(FailingSource(small_config(2, 4, 2))), "disk error in down_proj");
+}
 
 TEST(LlamaStage, TiedEmbeddingsShareMemoryAndProgressReachesTheTotal) {
   ModelConfig config = small_config(1, 2, 1);
@@ -164,7 +171,8 @@ TEST(LlamaStage, TiedEmbeddingsShareMemoryAndProgressReachesTheTotal) {
       *total = all;
     };
     const parallel::ShardSpec whole = parallel::shard({}, {}, network_shape(config)).spec;
-    return LlamaStage(source, whole, options, cpu_backend(), Stream{&pool, nullptr}, *alone).weight_bytes();
+    return LlamaStage(source, whole, options, StageDevice{cpu_backend(), Stream{&pool, nullptr}}, *alone)
+        .weight_bytes();
   };
   int64_t done = 0, total = 0, done_tied = 0, total_tied = 0;
   const int64_t apart = load(false, &done, &total);

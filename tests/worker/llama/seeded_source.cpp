@@ -27,7 +27,9 @@ float weight(std::string_view name, int64_t index, int64_t columns) {
 }  // namespace
 
 SeededSource::SeededSource(const ModelConfig& config) : config_(config) {
-  visit_tensors(config, [&](const std::string& name, int64_t rows, int64_t columns) { shapes_[name] = {rows, columns}; });
+  visit_tensors(config, [&](const std::string& name, int64_t rows, int64_t columns) {
+    shapes_[name] = {rows, columns};
+  });
 }
 
 void SeededSource::read(std::string_view name, const Slice& slice, DType dtype, void* dst) const {
@@ -37,8 +39,10 @@ void SeededSource::read(std::string_view name, const Slice& slice, DType dtype, 
     const bool zero = zero_row && zero_row(name, row);
     for (int64_t column = slice.column_begin; column < slice.column_end; ++column, ++next) {
       const float value = zero ? 0.0f : weight(name, row * columns + column, columns);
-      if (dtype == DType::f32) static_cast<float*>(dst)[next] = value;
-      else static_cast<bf16*>(dst)[next] = bf16(value);
+      if (dtype == DType::f32)
+        static_cast<float*>(dst)[next] = value;
+      else
+        static_cast<bf16*>(dst)[next] = bf16(value);
     }
   }
 }
@@ -58,7 +62,8 @@ ModelConfig small_config(int64_t layers, int64_t query_heads, int64_t kv_heads) 
 
 std::vector<int32_t> seeded_prompt(std::string_view name, int64_t n, int64_t vocab) {
   std::vector<int32_t> ids;
-  for (int64_t i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>((seeded_bits(name, i) >> 56) % static_cast<uint64_t>(vocab)));
+  for (int64_t i = 0; i < n; ++i)
+    ids.push_back(static_cast<int32_t>((seeded_bits(name, i) >> 56) % static_cast<uint64_t>(vocab)));
   return ids;
 }
 

@@ -1,5 +1,5 @@
-// SeededSource: a Llama of any shape whose weights are drawn by a hash of (tensor name, index), the same as make_hf_golden.py draws.
-// Every value has at most eight significant bits, so that f32 and bf16 hold the same numbers.
+// SeededSource: a Llama of any shape whose weights are drawn by a hash of (tensor name, index), the same as
+// make_hf_golden.py draws. Every value has at most eight significant bits, so that f32 and bf16 hold the same numbers.
 #pragma once
 
 #include <functional>

@@ -86,6 +86,10 @@ ModelConfig parse_gguf_config(const GgufFile& file) {
   if (architecture != "llama") {
     model_error("{}: general.architecture is {}; llama is supported", file.name(), in_quotes(architecture));
   }
+  if (const int64_t parts = file.integer("split.count").value_or(1); parts > 1) {
+    model_error("{}: split.count is {}; join the parts to one file first (llama-gguf-split --merge)", file.name(),
+                parts);
+  }
   ModelConfig config;
   config.hidden = required(file, "llama.embedding_length");
   config.mlp = required(file, "llama.feed_forward_length");

@@ -24,9 +24,8 @@ std::string read_architecture(const JsonObject& json) {
 
 // Fields that change the network into one that the forward pass does not compute.
 void refuse_other_networks(const JsonObject& json, int64_t max_position) {
-  for (const char* bias : {"attention_bias", "mlp_bias"}) {
-    if (json.boolean(bias, false))
-      model_error("{}: {} is true; layers with biases are not supported", json.where(), bias);
+  for (const char* flag : {"attention_bias", "mlp_bias", "rope_interleaved"}) {
+    if (json.boolean(flag, false)) model_error("{}: {} is true, which is not supported", json.where(), flag);
   }
   const std::string activation = json.text("hidden_act", "silu");
   if (activation != "silu" && activation != "swish") {

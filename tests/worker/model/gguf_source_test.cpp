@@ -202,6 +202,7 @@ std::vector<Unfit> unfit_files() {
       {"tensors_missing", heads(4, 2), "tensor model.layers.0.input_layernorm.weight is missing"},
       {"sizes_are_text", metadata_only("llama").text("llama.embedding_length", "8"), "llama.embedding_length must be"},
       {"experts", tiny_gguf().u32("llama.expert_count", 8), "llama.expert_count is 8"},
+      {"split", tiny_gguf().u32("split.count", 3), "split.count is 3"},
       {"sliding_window", tiny_gguf().u32("llama.attention.sliding_window", 16), "sliding_window is 16"},
       {"yarn", tiny_gguf().text("llama.rope.scaling.type", "yarn"), "\"yarn\""},
       {"rope_factors_misshaped", tiny_gguf().tensor("rope_freqs.weight", {4}, 0, std::string(16, '\0')),

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "tests/worker/model/model_files.h"
 #include "worker/model/network_tensors.h"
@@ -63,6 +65,24 @@ TEST(HfSource, ReadsAnySlice) {
     EXPECT_EQ(static_cast<float>(narrow[static_cast<size_t>(i)]), expected);
   }
   source.read(kQuery, {3, 3, 0, 8}, DType::f32, nullptr);  // nothing to do
+}
+
+// Owned by no thread: the loader reads with several.
+TEST(HfSource, ReadsFromSeveralThreads) {
+  const TempDir directory;
+  write_tiny_model(directory);
+  const HfSource source(directory.path());
+  std::array<bool, 4> equal{};
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < equal.size(); ++i) {
+    threads.emplace_back([&, i] {
+      equal[i] = true;
+      for (int round = 0; round < 50; ++round)
+        equal[i] = equal[i] && read_all(source, kQuery) == tiny_values(kQuery, 24, 8);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(equal, (std::array<bool, 4>{true, true, true, true}));
 }
 
 TEST(HfSource, ReadsShards) {

@@ -143,6 +143,7 @@ std::vector<Refused> refused_configs() {
       {"theta_is_negative", {{"rope_theta", -1.0}}, "rope_theta must be positive"},
       {"attention_bias", {{"attention_bias", true}}, "attention_bias is true"},
       {"mlp_bias", {{"mlp_bias", true}}, "mlp_bias is true"},
+      {"interleaved_rope", {{"rope_interleaved", true}}, "rope_interleaved is true"},
       {"gelu", {{"hidden_act", "gelu"}}, "hidden_act is \"gelu\""},
       {"quantized", {{"quantization_config", {{"quant_method", "gptq"}}}}, "\"gptq\""},
       {"sliding_window", {{"sliding_window", 16}}, "sliding_window is 16"},

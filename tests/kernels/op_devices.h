@@ -53,7 +53,7 @@ class CudaDevice {
   class Memory {
    public:
     explicit Memory(const std::vector<T>& values) : size_(values.size()) {
-      ACCRETE_CUDA_CHECK(cudaMalloc(&data_, size_ * sizeof(T) + 1));
+      ACCRETE_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&data_), size_ * sizeof(T) + 1));
       ACCRETE_CUDA_CHECK(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
     }
     Memory(const Memory&) = delete;

@@ -37,6 +37,8 @@ class Communicator {
   // for a while.
   virtual void send(std::span<const std::byte> message, int to, int tag) = 0;
   virtual std::vector<std::byte> recv(int from, int tag) = 0;
+  // The same into memory of the receiver's; the message must have that size.
+  virtual void recv_into(std::span<std::byte> message, int from, int tag) = 0;
   // A message, if one from `from` with `tag` is there already.
   virtual bool poll(int from, int tag) = 0;
 

@@ -49,6 +49,7 @@ class MpiCommunicator final : public Communicator {
   void barrier() override;
   void send(std::span<const std::byte> message, int to, int tag) override;
   std::vector<std::byte> recv(int from, int tag) override;
+  void recv_into(std::span<std::byte> message, int from, int tag) override;
   bool poll(int from, int tag) override;
   std::unique_ptr<Communicator> split(int color, int key) override;
   void abort(int exit_code, const std::string& why) override;
@@ -64,6 +65,7 @@ class MpiCommunicator final : public Communicator {
   }
   std::span<float> received(size_t count, int from) { return std::span(received_).subspan(from * count, count); }
   void sum_received(std::span<float> mine);
+  int finish_receive(MPI_Request request);
   void sum_in_parts(std::span<float> values);
 
   MPI_Comm messages_ = MPI_COMM_NULL;
@@ -217,13 +219,32 @@ std::vector<std::byte> MpiCommunicator::recv(int from, int tag) {
   std::vector<std::byte> message(count);
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Imrecv(message.data(), count, MPI_BYTE, &handle, &request), "receive");
-  PoliteWait transfer(patience_);
+  finish_receive(request);
+  return message;
+}
+
+void MpiCommunicator::recv_into(std::span<std::byte> message, int from, int tag) {
+  CHECK(from >= 0 && from < size_, from, size_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  const int count = mpi_count(message.size(), "receive");
+  check_mpi(MPI_Irecv(message.data(), count, MPI_BYTE, from, tag, messages_, &request), "receive");
+  const int received = finish_receive(request);
+  CHECK(received == count, received, count, tag);
+}
+
+// Bytes received.
+int MpiCommunicator::finish_receive(MPI_Request request) {
+  MPI_Status status;
+  PoliteWait wait(patience_);
   for (int done = 0;;) {
-    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "receive");
-    if (done) return message;
+    check_mpi(MPI_Test(&request, &done, &status), "receive");
+    if (done) break;
     outbox_.reap();
-    transfer.pause();
+    wait.pause();
   }
+  int count = 0;
+  check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "receive");
+  return count;
 }
 
 bool MpiCommunicator::poll(int from, int tag) {

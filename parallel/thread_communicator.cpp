@@ -54,6 +54,11 @@ class ThreadCommunicator final : public Communicator {
 
   void send(std::span<const std::byte> message, int to, int tag) override { group_->post({rank_, to, tag}, message); }
   std::vector<std::byte> recv(int from, int tag) override { return group_->take({from, rank_, tag}); }
+  void recv_into(std::span<std::byte> message, int from, int tag) override {
+    const std::vector<std::byte> received = recv(from, tag);
+    CHECK(received.size() == message.size(), received.size(), message.size(), tag);
+    std::copy(received.begin(), received.end(), message.begin());
+  }
   bool poll(int from, int tag) override { return group_->peek({from, rank_, tag}); }
 
   std::unique_ptr<Communicator> split(int color, int key) override;

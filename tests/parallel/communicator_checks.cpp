@@ -112,6 +112,15 @@ void keeps_tags_apart(Communicator& group) {
           << "tag " << tag << " message " << number;
 }
 
+void receives_in_place(Communicator& group) {
+  for (size_t size : {size_t{0}, size_t{100}, size_t{1} << 20}) {
+    group.send(message_of(group.rank(), next_of(group), 4, size), next_of(group), 6);
+    std::vector<std::byte> message(size);
+    group.recv_into(message, previous_of(group), 6);
+    EXPECT_TRUE(message == message_of(previous_of(group), group.rank(), 4, size)) << size;
+  }
+}
+
 void keeps_messages_and_sums_apart(Communicator& group) {
   group.send(message_of(group.rank(), next_of(group), 9, 100), next_of(group), 0);
   std::vector<float> one{1.0f};
@@ -186,6 +195,7 @@ const std::vector<CommunicatorCheck>& communicator_checks() {
       {"broadcasts", broadcasts},
       {"moves_large_messages", moves_large_messages},
       {"keeps_tags_apart", keeps_tags_apart},
+      {"receives_in_place", receives_in_place},
       {"keeps_messages_and_sums_apart", keeps_messages_and_sums_apart},
       {"polls", polls},
       {"survives_storms", survives_storms},

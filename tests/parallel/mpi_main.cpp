@@ -1,6 +1,6 @@
 // The communicator's checks under mpirun, every rank running the same list. With an argument it shows one way to fail
 // instead:
-//   abort    rank 1 calls abort(7) while the others wait for it
+//   abort    another thread of rank 1 calls abort(7) while all wait
 //   throw    rank 1 throws out of the session
 //   kill     rank 1 gets SIGKILL
 //   idle     all ranks but 0 wait two seconds for a message, then print the percentage of a core that took
@@ -35,7 +35,12 @@ INSTANTIATE_TEST_SUITE_P(World, OverMpi, testing::ValuesIn(accrete::parallel::co
 void fail_as_told(Communicator& group, const std::string& how) {
   group.barrier();
   if (group.rank() == 1) {
-    if (how == "abort") group.abort(7, "told to");
+    if (how == "abort") {
+      std::thread([&group] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        group.abort(7, "told to");
+      }).detach();
+    }
     if (how == "throw") throw std::runtime_error("told to");
     if (how == "kill") std::raise(SIGKILL);
   }

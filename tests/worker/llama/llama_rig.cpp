@@ -45,9 +45,7 @@ void LlamaRig::Rank::run(const RigStep& step, int tensor, LogitRows* logits) {
   const View<float, 2> hidden = stage->hidden(input.batch.tokens());
   const std::span<std::byte> bytes = std::as_writable_bytes(std::span(hidden.data, static_cast<size_t>(hidden.size())));
   if (!shard.first_stage) {
-    const std::vector<std::byte> message = world->recv(world->rank() - tensor, 0);
-    ASSERT_EQ(message.size(), bytes.size());
-    std::copy(message.begin(), message.end(), bytes.begin());
+    world->recv_into(bytes, world->rank() - tensor, 0);
   }
   stage->forward(input, cache->ref());
   if (!shard.last_stage) {

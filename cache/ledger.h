@@ -24,6 +24,8 @@ class Ledger {
   Ledger(std::vector<Rank> ranks, int32_t page_slots);
 
   int ranks() const;
+  // Free as of the last reports and releases, steps in flight not counted.
+  int64_t free_pages(int rank) const { return free_[rank]; }
   // Pages surely free on `rank` now.
   int64_t surely_free(int rank) const;
   // Reserves a step's worst cases (one entry a rank). The caller checked that they fit.

@@ -1,0 +1,445 @@
+#include "worker/engine/leader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "kernels/check.h"
+#include "worker/engine/settings.h"
+
+namespace accrete::worker {
+namespace {
+
+double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+SchedulerLimits limits_of(const Leader::Setup& setup) {
+  SchedulerLimits limits;
+  limits.max_batched_tokens = setup.options.max_num_batched_tokens;
+  limits.max_logit_rows = max_logit_rows(setup.options);
+  limits.stages = setup.options.topology.pipeline;
+  limits.page_slots = setup.options.block_size;
+  limits.swap_bytes = static_cast<int64_t>(setup.options.swap_space_gib * static_cast<double>(int64_t{1} << 30));
+  for (const RankInfo& rank : setup.ranks) limits.ranks.push_back({rank.pages, rank.heads(), rank.page_bytes, rank.row_state_bytes});
+  return limits;
+}
+
+cache::Ledger ledger_of(const Leader::Setup& setup) {
+  std::vector<cache::Ledger::Rank> ranks;
+  for (const RankInfo& rank : setup.ranks) ranks.push_back({rank.pages, rank.heads()});
+  return cache::Ledger(std::move(ranks), setup.options.block_size);
+}
+
+}  // namespace
+
+Leader::Leader(Setup setup, RankExecutor& executor, parallel::Communicator& replica)
+    : setup_(std::move(setup)),
+      executor_(executor),
+      replica_(replica),
+      scheduler_(limits_of(setup_), setup_.options.max_num_seqs),
+      ledger_(ledger_of(setup_)),
+      head_slots_(setup_.model.layers * setup_.model.kv_heads) {
+  counters_.iteration_tokens.resize(std::size(kIterationTokenBuckets) + 1);
+  update_status(true);
+}
+
+void Leader::submit(Request request) {
+  {
+    const std::lock_guard lock(mutex_);
+    commands_.emplace_back(std::move(request));
+    idle_ = false;
+  }
+  wake_.notify_one();
+}
+
+void Leader::cancel(RequestId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    commands_.emplace_back(id);
+  }
+  wake_.notify_one();
+}
+
+void Leader::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+}
+
+bool Leader::idle() const {
+  const std::lock_guard lock(mutex_);
+  return idle_;
+}
+
+LeaderStatus Leader::status() const {
+  const std::lock_guard lock(mutex_);
+  return status_;
+}
+
+// Takes what came in, waiting for it when nothing is open. False: stop.
+bool Leader::take_commands() {
+  std::deque<Command> taken;
+  {
+    std::unique_lock lock(mutex_);
+    const bool nothing_open = sequences_.empty() && flights_.empty() && releases_.empty() && drops_.empty();
+    if (nothing_open && commands_.empty()) {
+      idle_ = true;
+      wake_.wait(lock, [&] { return stop_ || !commands_.empty(); });
+    }
+    if (stop_) return false;
+    idle_ = false;
+    taken.swap(commands_);
+  }
+  for (Command& command : taken) {
+    if (auto* request = std::get_if<Request>(&command)) open(std::move(*request));
+    else cancel_now(std::get<RequestId>(command));
+  }
+  return true;
+}
+
+void Leader::run() {
+  while (take_commands()) {
+    while (static_cast<int>(flights_.size()) < setup_.options.topology.pipeline && launch_step()) {
+    }
+    if (!flights_.empty()) finish_flight();
+    flush_outputs();
+    update_status(false);
+  }
+  while (!flights_.empty()) finish_flight();
+  flush_outputs();
+  StepPlan last;
+  last.stop = true;
+  const std::vector<std::byte> bytes = to_bytes(last);
+  for (int rank = 1; rank < replica_.size(); ++rank) replica_.send(bytes, rank, kPlanTag);
+}
+
+std::list<Sequence>::iterator Leader::find(RequestId id) {
+  return std::find_if(sequences_.begin(), sequences_.end(), [&](const Sequence& s) { return s.request.id == id; });
+}
+
+void Leader::open(Request&& request) {
+  Sequence sequence;
+  sequence.tokens = request.prompt;
+  sequence.tokens.insert(sequence.tokens.end(), request.generated.begin(), request.generated.end());
+  sequence.scored = 1;
+  sequence.arrival = next_arrival_++;
+  for (const RankInfo& rank : setup_.ranks) {
+    sequence.uses.push_back({.pages = 0, .slots = 0, .full_heads = static_cast<int32_t>(rank.heads())});
+  }
+  sequence.request = std::move(request);
+  sequences_.push_back(std::move(sequence));
+  Sequence& opened = sequences_.back();
+  const auto length = static_cast<int64_t>(opened.tokens.size());
+  const auto in_vocab = [&](int32_t token) { return token >= 0 && token < setup_.model.vocab; };
+  if (opened.request.prompt.empty()) return finish(opened, FinishReason::error, "the prompt is empty");
+  if (length > setup_.model.max_model_len) {
+    return finish(opened, FinishReason::error,
+                  fmt::format("the prompt has {} tokens, max_model_len is {}", length, setup_.model.max_model_len));
+  }
+  if (!std::all_of(opened.tokens.begin(), opened.tokens.end(), in_vocab)) {
+    return finish(opened, FinishReason::error, fmt::format("a prompt token is outside the vocabulary of {}", setup_.model.vocab));
+  }
+  const bool only_scores = opened.request.max_tokens <= 0 && opened.request.prompt_logprobs >= 0 && length > 1;
+  if (!only_scores && (opened.generated() >= opened.request.max_tokens || length == setup_.model.max_model_len)) {
+    return finish(opened, FinishReason::length);
+  }
+  counters_.prompt_tokens += opened.request.prompt.size();
+}
+
+void Leader::cancel_now(RequestId id) {
+  const auto found = find(id);
+  if (found == sequences_.end()) return;  // finished meanwhile
+  found->cancelled = true;
+  if (!found->in_flight) finish(*found, FinishReason::abort);
+}
+
+// Plans a step and sets it going on every rank. False: nothing to do.
+bool Leader::launch_step() {
+  Schedule schedule = scheduler_.plan(sequences_, ledger_, observed_compression());
+  Flight flight;
+  flight.plan.step = next_step_;
+  add_moves(schedule, flight);
+  add_items(schedule, flight);
+  for (Sequence* impossible : schedule.impossible) finish(*impossible, FinishReason::error, scheduler_.impossible_reason(*impossible));
+  const double now = now_seconds();
+  if (!sequences_.empty() && now - last_heads_ > 1.0) {
+    flight.plan.want_heads = true;
+    last_heads_ = now;
+  }
+  if (flight.plan.empty()) return false;
+  ++next_step_;
+  ledger_.begin_step(flight.plan.step, schedule.worst_case);
+  if (replica_.size() > 1) {
+    const std::vector<std::byte> bytes = to_bytes(flight.plan);
+    for (int rank = 1; rank < replica_.size(); ++rank) replica_.send(bytes, rank, kPlanTag);
+  }
+  flight.own = executor_.execute(flight.plan);
+  ++counters_.iterations;
+  const auto* bucket = std::lower_bound(std::begin(kIterationTokenBuckets), std::end(kIterationTokenBuckets), flight.plan.tokens());
+  ++counters_.iteration_tokens[bucket - std::begin(kIterationTokenBuckets)];
+  flights_.push_back(std::move(flight));
+  return true;
+}
+
+void Leader::add_moves(Schedule& schedule, Flight& flight) {
+  StepPlan& plan = flight.plan;
+  plan.releases = std::move(releases_);
+  flight.released = std::move(released_ids_);
+  plan.drops = std::move(drops_);
+  releases_.clear();
+  released_ids_.clear();
+  drops_.clear();
+  for (Sequence* sequence : schedule.recomputes) {
+    plan.releases.push_back(sequence->row);
+    flight.released.push_back(0);
+  }
+  for (Sequence* sequence : schedule.swap_outs) plan.swap_outs.push_back({sequence->request.id, sequence->row});
+  for (Sequence* sequence : schedule.swap_ins) plan.swap_ins.push_back({sequence->request.id, sequence->row});
+  counters_.preemptions += schedule.recomputes.size() + schedule.swap_outs.size();
+  counters_.swapped_out += schedule.swap_outs.size();
+  counters_.swapped_in += schedule.swap_ins.size();
+}
+
+PlanItem Leader::make_item(Sequence& sequence, int64_t tokens) {
+  const Request& request = sequence.request;
+  PlanItem item;
+  item.id = request.id;
+  item.row = sequence.row;
+  item.decision_key = request.decision_key.value_or(request.id);
+  item.begin = sequence.computed;
+  const auto first = sequence.tokens.begin() + sequence.computed;
+  item.tokens.assign(first, first + tokens);
+  item.sample = tokens == sequence.remaining() && request.max_tokens > 0;
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t end = sequence.computed + tokens;
+  if (request.prompt_logprobs >= 0 && sequence.scored < std::min(end + 1, prompt)) {
+    // The token at position p is scored by the logits of p - 1.
+    item.score_from = static_cast<int32_t>(std::max<int64_t>(sequence.scored - 1 - sequence.computed, 0));
+    item.score_top = request.prompt_logprobs;
+    if (end < prompt) item.next_token = sequence.tokens[end];
+  }
+  if (!sequence.set_up) {
+    SamplerSetup setup{request.sampling, prompt, request.min_tokens, request.stop_token_ids};
+    if (!request.ignore_eos) setup.ends.insert(setup.ends.end(), setup_.model.eos_token_ids.begin(), setup_.model.eos_token_ids.end());
+    item.setup = std::move(setup);
+    sequence.set_up = true;
+  }
+  return item;
+}
+
+void Leader::add_items(const Schedule& schedule, Flight& flight) {
+  for (const ScheduledItem& scheduled : schedule.items) {
+    Sequence& sequence = *scheduled.sequence;
+    flight.plan.items.push_back(make_item(sequence, scheduled.tokens));
+    flight.sequences.push_back(&sequence);
+    sequence.in_flight = true;
+  }
+}
+
+std::vector<StepReport> Leader::collect(Flight& flight) {
+  std::vector<StepReport> reports;
+  reports.push_back(std::move(flight.own));
+  for (int rank = 1; rank < replica_.size(); ++rank) {
+    reports.push_back(report_from(replica_.recv(rank, kReportTag)));
+    CHECK(reports.back().step == flight.plan.step, rank, reports.back().step, flight.plan.step);
+  }
+  return reports;
+}
+
+// The oldest step in flight: waits for its reports and applies them.
+void Leader::finish_flight() {
+  Flight flight = std::move(flights_.front());
+  flights_.pop_front();
+  const std::vector<StepReport> reports = collect(flight);
+  account(flight, reports);
+  report_released(flight, reports);
+  for (size_t item = 0; item < flight.sequences.size(); ++item) apply(flight, reports, item);
+}
+
+void Leader::account(const Flight& flight, const std::vector<StepReport>& reports) {
+  std::vector<int64_t> taken(reports.size(), 0);
+  for (size_t rank = 0; rank < reports.size(); ++rank) {
+    for (size_t i = 0; i < flight.sequences.size(); ++i) {
+      taken[rank] += reports[rank].uses[i].pages - flight.sequences[i]->uses[rank].pages;
+      flight.sequences[i]->uses[rank] = reports[rank].uses[i];
+    }
+    if (reports[rank].exhausted) ++counters_.exhausted;
+    if (!flight.plan.want_heads) continue;
+    const RankInfo& info = setup_.ranks[rank];
+    const int64_t heads = info.kv_head_end - info.kv_head_begin;
+    for (int64_t i = 0; i < static_cast<int64_t>(reports[rank].head_slots.size()); ++i) {
+      head_slots_[(info.layer_begin + i / heads) * setup_.model.kv_heads + info.kv_head_begin + i % heads] = reports[rank].head_slots[i];
+    }
+  }
+  ledger_.end_step(flight.plan.step, taken);
+}
+
+void Leader::apply(const Flight& flight, const std::vector<StepReport>& reports, size_t item) {
+  Sequence& sequence = *flight.sequences[item];
+  sequence.in_flight = false;
+  sequence.computed += static_cast<int64_t>(flight.plan.items[item].tokens.size());
+  // The sampling rank: last stage, shard 0.
+  const StepReport& sampler = reports[(setup_.options.topology.pipeline - 1) * setup_.options.topology.tensor];
+  ItemResult result = sampler.results[item];
+  if (!result.scored.empty()) {
+    sequence.scored += static_cast<int64_t>(result.scored.size());
+    RequestOutput& out = output(sequence.request.id);
+    std::move(result.scored.begin(), result.scored.end(), std::back_inserter(out.prompt_tokens));
+  }
+  if (sequence.cancelled) return finish(sequence, FinishReason::abort);
+  if (result.sampled) return take_token(sequence, std::move(*result.sampled));
+  if (sequence.remaining() == 0) finish(sequence, FinishReason::length);  // prompt_logprobs alone
+}
+
+FinishReason Leader::reason_to_finish(const Sequence& sequence, int32_t token) const {
+  const Request& request = sequence.request;
+  const auto among = [&](const std::vector<int32_t>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
+  if (sequence.generated() >= request.min_tokens) {
+    if (!request.ignore_eos && among(setup_.model.eos_token_ids)) return FinishReason::stop;
+    if (among(request.stop_token_ids)) return FinishReason::stop;
+  }
+  if (sequence.generated() >= request.max_tokens) return FinishReason::length;
+  if (static_cast<int64_t>(sequence.tokens.size()) >= setup_.model.max_model_len) return FinishReason::length;
+  return FinishReason::none;
+}
+
+void Leader::take_token(Sequence& sequence, TokenOut&& token) {
+  if (token.id < 0) return finish(sequence, FinishReason::error, "the model's logits are not finite (NaN or infinity)");
+  const int32_t id = token.id;
+  sequence.tokens.push_back(id);
+  ++counters_.generation_tokens;
+  output(sequence.request.id).tokens.push_back(std::move(token));
+  const FinishReason reason = reason_to_finish(sequence, id);
+  if (reason != FinishReason::none) finish(sequence, reason);
+}
+
+// Closes a sequence that is not in flight. When it holds a row, its final output waits for the slot counts that come with the release.
+void Leader::finish(Sequence& sequence, FinishReason reason, const std::string& error) {
+  RequestOutput last;
+  last.id = sequence.request.id;
+  last.finish = reason;
+  last.error = error;
+  last.usage.prompt_tokens = static_cast<int64_t>(sequence.request.prompt.size());
+  last.usage.completion_tokens = sequence.generated();
+  last.usage.preemptions = sequence.preemptions;
+  last.usage.head_slots.resize(head_slots_.size());
+  last.usage.kv_slots = static_cast<double>(sequence.computed);  // until the ranks have counted
+  drops_.push_back(sequence.request.id);
+  if (sequence.state == SequenceState::swapped) scheduler_.forget_swapped(sequence);
+  if (sequence.state == SequenceState::running) {
+    for (int rank = 0; rank < ledger_.ranks(); ++rank) ledger_.released(rank, sequence.uses[rank].pages);
+    releases_.push_back(sequence.row);
+    released_ids_.push_back(sequence.request.id);
+    scheduler_.give_row(sequence.row);
+    finishing_[last.id] = std::move(last);
+  } else {
+    RequestOutput& out = output(last.id);
+    last.tokens = std::move(out.tokens);
+    last.prompt_tokens = std::move(out.prompt_tokens);
+    out = std::move(last);
+  }
+  sequences_.erase(find(sequence.request.id));
+}
+
+void Leader::place_heads(const RankInfo& rank, const std::vector<int32_t>& counts, std::vector<int32_t>& whole) const {
+  const int64_t heads = rank.kv_head_end - rank.kv_head_begin;
+  for (int64_t i = 0; i < static_cast<int64_t>(counts.size()); ++i) {
+    whole[(rank.layer_begin + i / heads) * setup_.model.kv_heads + rank.kv_head_begin + i % heads] = counts[i];
+  }
+}
+
+void Leader::report_released(const Flight& flight, const std::vector<StepReport>& reports) {
+  for (size_t i = 0; i < flight.released.size(); ++i) {
+    if (flight.released[i] == 0) continue;  // preempted
+    RequestOutput last = std::move(finishing_.at(flight.released[i]));
+    finishing_.erase(flight.released[i]);
+    RequestUsage& usage = last.usage;
+    for (size_t rank = 0; rank < reports.size(); ++rank) place_heads(setup_.ranks[rank], reports[rank].released[i], usage.head_slots);
+    double slots = 0.0;
+    for (int32_t count : usage.head_slots) slots += count;
+    const double cached = usage.kv_slots;
+    usage.kv_slots = slots / static_cast<double>(usage.head_slots.size());
+    if (usage.kv_slots > 0.0) usage.compression_ratio = cached / usage.kv_slots;
+    closed_tokens_ += static_cast<uint64_t>(cached);
+    closed_slots_ += static_cast<uint64_t>(usage.kv_slots);
+    RequestOutput& out = output(last.id);
+    last.tokens = std::move(out.tokens);
+    last.prompt_tokens = std::move(out.prompt_tokens);
+    out = std::move(last);
+  }
+}
+
+RequestOutput& Leader::output(RequestId id) {
+  for (RequestOutput& out : outputs_) {
+    if (out.id == id) return out;
+  }
+  outputs_.emplace_back();
+  outputs_.back().id = id;
+  return outputs_.back();
+}
+
+void Leader::flush_outputs() {
+  if (outputs_.empty()) return;
+  setup_.sink(std::move(outputs_));
+  outputs_.clear();
+}
+
+// Tokens per slot, over what is open and what has finished: 1 until something was seen.
+double Leader::observed_compression() const {
+  double tokens = static_cast<double>(closed_tokens_), slots = static_cast<double>(closed_slots_);
+  const auto heads = static_cast<double>(setup_.model.layers * setup_.model.kv_heads);
+  for (const Sequence& sequence : sequences_) {
+    if (sequence.state != SequenceState::running || sequence.in_flight) continue;
+    double held = 0.0;
+    for (const cache::RowUse& use : sequence.uses) held += static_cast<double>(use.slots);
+    tokens += static_cast<double>(sequence.computed);
+    slots += held / heads;
+  }
+  return slots > 0.0 ? tokens / slots : 1.0;
+}
+
+void Leader::update_status(bool force) {
+  const double now = now_seconds();
+  const bool nothing_open = sequences_.empty();
+  if (!force && !nothing_open && now - last_status_ < 0.1) return;
+  last_status_ = now;
+  LeaderStatus status;
+  const auto heads = static_cast<double>(setup_.model.layers * setup_.model.kv_heads);
+  double slots = 0.0;
+  for (const Sequence& sequence : sequences_) {
+    if (sequence.state != SequenceState::running) {
+      ++status.waiting;
+      continue;
+    }
+    ++status.running;
+    status.cached_tokens += sequence.computed;
+    for (const cache::RowUse& use : sequence.uses) slots += static_cast<double>(use.slots) / heads;
+  }
+  if (slots > 0.0) status.compression = std::max(1.0, static_cast<double>(status.cached_tokens) / slots);
+  if (nothing_open) std::fill(head_slots_.begin(), head_slots_.end(), 0.0);
+  status.head_slots = head_slots_;
+  for (int rank = 0; rank < ledger_.ranks(); ++rank) {
+    const RankInfo& info = setup_.ranks[rank];
+    const int64_t free = ledger_.free_pages(rank);
+    status.pages_free.push_back(free);
+    const int64_t in_use = (info.pages - free) * info.page_bytes;
+    const int64_t slot_bytes = info.page_bytes / setup_.options.block_size;
+    status.kv_bytes_in_use += in_use;
+    status.kv_bytes_saved += std::max<int64_t>(0, status.cached_tokens * info.heads() * slot_bytes - in_use);
+  }
+  status.counters = counters_;
+  const std::lock_guard lock(mutex_);
+  status_ = std::move(status);
+}
+
+void follow(RankExecutor& executor, parallel::Communicator& replica) {
+  while (true) {
+    const StepPlan plan = plan_from(replica.recv(0, kPlanTag));
+    if (plan.stop) return;
+    replica.send(to_bytes(executor.execute(plan)), 0, kReportTag);
+  }
+}
+
+}  // namespace accrete::worker

@@ -1,0 +1,256 @@
+#include "worker/engine/scheduler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "kernels/check.h"
+
+namespace accrete::worker {
+namespace {
+
+constexpr int kPartialPrompts = 4;  // prompts that share a step's budget: more would each crawl
+
+bool before(const Sequence* a, const Sequence* b) {
+  return std::tuple(a->request.priority, a->arrival) < std::tuple(b->request.priority, b->arrival);
+}
+
+bool is_decode(const Sequence& s) { return s.remaining() == 1 && s.computed > 0; }
+bool wants_scores(const Sequence& s) {
+  return s.request.prompt_logprobs >= 0 && s.scored < static_cast<int64_t>(s.request.prompt.size());
+}
+
+}  // namespace
+
+// A plan being made. `order`: the sequences that may run now, best first.
+struct Scheduler::Draft {
+  Schedule schedule;
+  cache::Ledger& ledger;
+  double compression;
+  std::vector<Sequence*> order;
+  int64_t running = 0;          // all of them, also in flight
+  int64_t tokens_left = 0;
+  int64_t logit_rows_left = 0;
+  bool preempted = false;
+
+  int64_t available(int rank) const { return ledger.surely_free(rank) - schedule.worst_case[rank]; }
+  bool holds(const Sequence* sequence) const {
+    return std::any_of(schedule.items.begin(), schedule.items.end(), [&](const ScheduledItem& i) { return i.sequence == sequence; });
+  }
+};
+
+Scheduler::Scheduler(SchedulerLimits limits, int64_t rows) : limits_(std::move(limits)), swapped_bytes_(limits_.ranks.size()) {
+  for (int64_t row = rows - 1; row >= 0; --row) free_rows_.push_back(static_cast<int32_t>(row));
+}
+
+Schedule Scheduler::plan(std::list<Sequence>& sequences, cache::Ledger& ledger, double compression) {
+  Draft draft{.schedule = {}, .ledger = ledger, .compression = std::max(1.0, compression), .order = {}};
+  draft.schedule.worst_case.assign(limits_.ranks.size(), 0);
+  draft.tokens_left = limits_.max_batched_tokens;
+  draft.logit_rows_left = limits_.max_logit_rows;
+  for (Sequence& sequence : sequences) {
+    if (sequence.state == SequenceState::running) ++draft.running;
+    if (!sequence.in_flight && !sequence.cancelled) draft.order.push_back(&sequence);
+  }
+  std::sort(draft.order.begin(), draft.order.end(), before);
+  plan_decodes(draft);
+  plan_prompts(draft);
+  return std::move(draft.schedule);
+}
+
+bool Scheduler::fits(const Draft& draft, const Sequence& sequence, int64_t tokens) const {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    const int64_t worst = cache::worst_case_pages(sequence.uses[rank], limits_.ranks[rank].heads, tokens, limits_.page_slots);
+    if (worst > draft.available(static_cast<int>(rank))) return false;
+  }
+  return true;
+}
+
+void Scheduler::schedule(Draft& draft, Sequence& sequence, int64_t tokens) {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    draft.schedule.worst_case[rank] +=
+        cache::worst_case_pages(sequence.uses[rank], limits_.ranks[rank].heads, tokens, limits_.page_slots);
+  }
+  draft.schedule.items.push_back({&sequence, tokens});
+  draft.tokens_left -= tokens;
+  if (wants_scores(sequence)) {
+    const int64_t prompt = static_cast<int64_t>(sequence.request.prompt.size());
+    draft.logit_rows_left -= std::max<int64_t>(0, std::min(sequence.computed + tokens + 1, prompt) - std::max(sequence.scored, sequence.computed + 1));
+  }
+  if (tokens == sequence.remaining()) --draft.logit_rows_left;
+}
+
+void Scheduler::plan_decodes(Draft& draft) {
+  int64_t decodes = 0;
+  for (const Sequence* s : draft.order) decodes += s->state == SequenceState::running && is_decode(*s) ? 1 : 0;
+  int64_t share = limits_.stages == 1 ? decodes : (draft.running + limits_.stages - 1) / limits_.stages;
+  for (Sequence* sequence : draft.order) {
+    if (share == 0 || draft.tokens_left == 0 || draft.logit_rows_left == 0) return;
+    if (sequence->state != SequenceState::running || !is_decode(*sequence)) continue;
+    if (!make_room(draft, *sequence, 1)) continue;
+    schedule(draft, *sequence, 1);
+    --share;
+  }
+}
+
+// Preempts from the end of the order until `tokens` more tokens of the sequence fit. False when it had to give way itself, or when steps
+// in flight may yet free what it needs.
+bool Scheduler::make_room(Draft& draft, Sequence& sequence, int64_t tokens) {
+  while (!fits(draft, sequence, tokens)) {
+    Sequence* victim = nullptr;
+    for (Sequence* candidate : draft.order) {
+      if (candidate->state == SequenceState::running && !draft.holds(candidate)) victim = candidate;
+    }
+    CHECK(victim != nullptr);  // the sequence itself is a candidate
+    if (victim == &sequence) {
+      if (draft.running > 1) {
+        const bool others_in_flight = draft.running > static_cast<int64_t>(draft.schedule.items.size()) + 1;
+        if (!others_in_flight && draft.schedule.items.empty()) preempt(draft, sequence);
+        else if (!draft.schedule.items.empty()) preempt(draft, sequence);
+        return false;
+      }
+      draft.schedule.impossible.push_back(&sequence);
+      sequence.cancelled = true;
+      return false;
+    }
+    preempt(draft, *victim);
+  }
+  return true;
+}
+
+int64_t Scheduler::snapshot_bytes(const Sequence& sequence, int rank) const {
+  return sequence.uses[rank].pages * limits_.ranks[rank].page_bytes + limits_.ranks[rank].row_state_bytes;
+}
+
+bool Scheduler::swap_has_room(const Sequence& sequence) const {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    if (swapped_bytes_[rank] + snapshot_bytes(sequence, static_cast<int>(rank)) > limits_.swap_bytes) return false;
+  }
+  return true;
+}
+
+void Scheduler::to_swap(Draft& draft, Sequence& victim) {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) swapped_bytes_[rank] += snapshot_bytes(victim, static_cast<int>(rank));
+  victim.state = SequenceState::swapped;
+  draft.schedule.swap_outs.push_back(&victim);
+}
+
+void Scheduler::forget_swapped(const Sequence& sequence) {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) swapped_bytes_[rank] -= snapshot_bytes(sequence, static_cast<int>(rank));
+}
+
+void Scheduler::preempt(Draft& draft, Sequence& victim) {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) draft.ledger.released(static_cast<int>(rank), victim.uses[rank].pages);
+  free_rows_.push_back(victim.row);
+  ++victim.preemptions;
+  --draft.running;
+  draft.preempted = true;
+  if (victim.computed > 0 && swap_has_room(victim)) {
+    to_swap(draft, victim);  // keeps row for the plan, and uses for the way back
+  } else {
+    victim.state = SequenceState::waiting;
+    victim.computed = 0;
+    for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+      victim.uses[rank] = {.pages = 0, .slots = 0, .full_heads = static_cast<int32_t>(limits_.ranks[rank].heads)};
+    }
+    draft.schedule.recomputes.push_back(&victim);
+  }
+}
+
+// Would the sequence, whole, fit beside what runs, at the compression seen so far, with room for one worst step of the others?
+bool Scheduler::foreseen_to_fit(const Draft& draft, const Sequence& sequence) const {
+  const auto slots = static_cast<int64_t>(static_cast<double>(sequence.tokens.size()) / draft.compression) + 1;
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    const int64_t heads = limits_.ranks[rank].heads;
+    const int64_t wanted = heads * ((slots + limits_.page_slots - 1) / limits_.page_slots);
+    const int64_t reserve = draft.running * heads;  // every running sequence may open a page in every head
+    const int64_t have = sequence.state == SequenceState::swapped ? sequence.uses[rank].pages : 0;
+    if (std::max(wanted, have) + reserve > draft.available(static_cast<int>(rank))) return false;
+  }
+  return true;
+}
+
+// A waiting or swapped sequence gets a row, and a swapped one its cache back.
+bool Scheduler::admit(Draft& draft, Sequence& sequence) {
+  if (free_rows_.empty() || draft.preempted) return false;
+  if (draft.running > 0 && !foreseen_to_fit(draft, sequence)) return false;
+  if (sequence.state == SequenceState::swapped) {
+    for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+      if (sequence.uses[rank].pages > draft.available(static_cast<int>(rank))) return false;
+    }
+    forget_swapped(sequence);
+    for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) draft.ledger.took(static_cast<int>(rank), sequence.uses[rank].pages);
+    draft.schedule.swap_ins.push_back(&sequence);
+  }
+  sequence.row = free_rows_.back();
+  free_rows_.pop_back();
+  sequence.state = SequenceState::running;
+  ++draft.running;
+  return true;
+}
+
+// At most `most` tokens, fewer when their worst case would not fit.
+int64_t Scheduler::fitting_tokens(const Draft& draft, const Sequence& sequence, int64_t most) const {
+  int64_t low = 0, high = most;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (fits(draft, sequence, middle)) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+// Prompt tokens to be scored take a row of logits each.
+int64_t Scheduler::logit_limit(const Draft& draft, const Sequence& sequence, int64_t tokens) const {
+  if (draft.logit_rows_left <= 0) return 0;
+  if (!wants_scores(sequence)) return tokens;
+  const int64_t unscored = std::max<int64_t>(0, sequence.scored - sequence.computed - 1);  // recomputed: scored before
+  return std::min(tokens, unscored + draft.logit_rows_left - 1);
+}
+
+void Scheduler::plan_prompts(Draft& draft) {
+  std::vector<Sequence*> prompts;
+  for (Sequence* sequence : draft.order) {
+    if (static_cast<int>(prompts.size()) == kPartialPrompts || draft.tokens_left == 0) break;
+    if (draft.holds(sequence) || sequence->cancelled) continue;
+    if (sequence->state == SequenceState::running) {
+      if (!is_decode(*sequence)) prompts.push_back(sequence);
+      continue;
+    }
+    if (!admit(draft, *sequence)) break;  // first come, first served: nobody overtakes
+    prompts.push_back(sequence);
+  }
+  // Shortest first, each at most an even share of what is left: short prompts leave their rest to long ones.
+  std::vector<Sequence*> shares = prompts;
+  std::sort(shares.begin(), shares.end(), [](const Sequence* a, const Sequence* b) { return a->remaining() < b->remaining(); });
+  for (size_t i = 0; i < shares.size(); ++i) {
+    Sequence& sequence = *shares[i];
+    const int64_t share = (draft.tokens_left + static_cast<int64_t>(shares.size() - i) - 1) / static_cast<int64_t>(shares.size() - i);
+    const int64_t most = logit_limit(draft, sequence, std::min({share, sequence.remaining(), draft.tokens_left}));
+    const int64_t tokens = fitting_tokens(draft, sequence, most);
+    if (tokens > 0) {
+      schedule(draft, sequence, tokens);
+    } else if (most > 0 && draft.running == 1 && draft.schedule.items.empty()) {
+      draft.schedule.impossible.push_back(&sequence);
+      sequence.cancelled = true;
+    } else if (most > 0 && draft.schedule.items.empty() && i + 1 == shares.size()) {
+      // Only prompts run and none can go on: the last in order gives way to the first.
+      Sequence* last = *std::max_element(prompts.begin(), prompts.end(), before);
+      preempt(draft, *last);
+    }
+  }
+}
+
+std::string Scheduler::impossible_reason(const Sequence& sequence) const {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    const RankCapacity& capacity = limits_.ranks[rank];
+    const int64_t next = cache::worst_case_pages(sequence.uses[rank], capacity.heads, 1, limits_.page_slots);
+    if (sequence.uses[rank].pages + next <= capacity.pages) continue;
+    return fmt::format("the request needs {} cache pages after {} tokens, rank {} has {} in all (--kv-cache-memory-bytes)",
+                       sequence.uses[rank].pages + next, sequence.computed, rank, capacity.pages);
+  }
+  return "the request does not fit the cache (--kv-cache-memory-bytes)";
+}
+
+}  // namespace accrete::worker

@@ -1,0 +1,104 @@
+// Scheduler: which sequences run in the next step, with how many tokens, and who gives way when pages run out. Pure: no clock, socket,
+// stream or log; the caller owns the sequences, the ledger and time. Used by the leader's step thread only.
+//
+//   decodes first (one token each), then prompt chunks that share the rest of the token budget; first come, first served within a
+//   priority. A step is planned only if its worst case fits the pages that are surely free on the tightest rank.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <string>
+#include <vector>
+
+#include "cache/ledger.h"
+#include "worker/engine/request.h"
+
+namespace accrete::worker {
+
+// A rank's share of the cache, as the scheduler must know it.
+struct RankCapacity {
+  int64_t pages = 0;          // N
+  int64_t heads = 0;          // L_local * Hkv_local
+  int64_t page_bytes = 0;
+  int64_t row_state_bytes = 0;  // of a row's snapshot beside its pages
+};
+
+enum class SequenceState : uint8_t { waiting, running, swapped };
+
+struct Sequence {
+  Request request;
+  std::vector<int32_t> tokens;    // prompt and generated
+  int64_t computed = 0;           // tokens whose keys and values are in the cache
+  int64_t scored = 0;             // prompt tokens scored (prompt_logprobs), the first one counting as scored
+  uint64_t arrival = 0;           // order of arrival
+  SequenceState state = SequenceState::waiting;
+  int32_t row = -1;
+  bool in_flight = false;         // in a step whose reports are not in
+  bool cancelled = false;
+  bool set_up = false;            // its sampler was sent
+  int64_t preemptions = 0;
+  std::vector<cache::RowUse> uses;  // per rank, as of its last report (swapped: of the swapped cache)
+
+  int64_t remaining() const { return static_cast<int64_t>(tokens.size()) - computed; }
+  int64_t generated() const { return static_cast<int64_t>(tokens.size() - request.prompt.size()); }
+};
+
+struct SchedulerLimits {
+  int64_t max_batched_tokens = 512;
+  int64_t max_logit_rows = 64;
+  int64_t stages = 1;             // P: a step takes at most its share of the running decodes, so that every stage has work
+  int32_t page_slots = 16;        // S
+  int64_t swap_bytes = 0;         // a rank's host memory for preempted caches
+  std::vector<RankCapacity> ranks;
+};
+
+struct ScheduledItem {
+  Sequence* sequence;
+  int64_t tokens;
+};
+
+struct Schedule {
+  std::vector<Sequence*> recomputes;   // give their row back and wait again
+  std::vector<Sequence*> swap_outs;
+  std::vector<Sequence*> swap_ins;     // a row was assigned
+  std::vector<ScheduledItem> items;    // waiting ones among them were assigned a row and became running
+  std::vector<Sequence*> impossible;   // alone and still too large for the pool: the caller ends them with impossible_reason()
+  std::vector<int64_t> worst_case;     // pages per rank
+};
+
+class Scheduler {
+ public:
+  Scheduler(SchedulerLimits limits, int64_t rows);
+
+  // Plans one step and changes the sequences' state, row and uses accordingly (not their tokens). `compression` is the tokens per
+  // slot observed so far (>= 1), used to foresee a prompt's pages. The ledger is told of releases and imports, not of the step.
+  Schedule plan(std::list<Sequence>& sequences, cache::Ledger& ledger, double compression);
+  // A finished sequence's row is free again. (Pages: the caller tells the ledger.)
+  void give_row(int32_t row) { free_rows_.push_back(row); }
+
+  std::string impossible_reason(const Sequence& sequence) const;
+  int64_t swap_bytes_in_use(int rank) const { return swapped_bytes_[rank]; }
+  void forget_swapped(const Sequence& sequence);  // its swapped cache is dropped
+
+ private:
+  struct Draft;
+  void plan_decodes(Draft& draft);
+  void plan_prompts(Draft& draft);
+  bool make_room(Draft& draft, Sequence& sequence, int64_t tokens);
+  void preempt(Draft& draft, Sequence& victim);
+  bool admit(Draft& draft, Sequence& sequence);
+  bool foreseen_to_fit(const Draft& draft, const Sequence& sequence) const;
+  bool swap_has_room(const Sequence& sequence) const;
+  int64_t snapshot_bytes(const Sequence& sequence, int rank) const;
+  int64_t fitting_tokens(const Draft& draft, const Sequence& sequence, int64_t most) const;
+  bool fits(const Draft& draft, const Sequence& sequence, int64_t tokens) const;
+  void schedule(Draft& draft, Sequence& sequence, int64_t tokens);
+  void to_swap(Draft& draft, Sequence& victim);
+  int64_t logit_limit(const Draft& draft, const Sequence& sequence, int64_t tokens) const;
+
+  SchedulerLimits limits_;
+  std::vector<int32_t> free_rows_;
+  std::vector<int64_t> swapped_bytes_;  // per rank
+};
+
+}  // namespace accrete::worker

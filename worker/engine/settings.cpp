@@ -1,0 +1,128 @@
+#include "worker/engine/settings.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#include "worker/model/llama_stage.h"
+
+namespace accrete::worker {
+namespace {
+
+constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;
+
+bool known_dtype(const std::string& name) { return name == "auto" || name == "bfloat16" || name == "float32"; }
+
+int64_t free_host_memory() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  int64_t kib = 0;
+  while (meminfo >> key >> kib) {
+    if (key == "MemAvailable:") return kib * 1024;
+    meminfo.ignore(256, '\n');
+  }
+  return kDefaultCacheBytes;
+}
+
+}  // namespace
+
+std::string check_options(const EngineOptions& o) {
+  if (o.model.empty()) return "--model: name a model directory, a .gguf file or, with --load-format dummy, a shape";
+  if (o.device == "cuda") return "--device cuda: this build runs on the CPU alone";
+  if (o.device != "auto" && o.device != "cpu") return fmt::format("--device {}: use auto, cpu or cuda", o.device);
+  if (!known_dtype(o.dtype)) return fmt::format("--dtype {}: use auto, bfloat16 or float32", o.dtype);
+  if (!known_dtype(o.kv_cache_dtype)) return fmt::format("--kv-cache-dtype {}: use auto, bfloat16 or float32", o.kv_cache_dtype);
+  if (o.load_format != "auto" && o.load_format != "gguf" && o.load_format != "dummy") {
+    return fmt::format("--load-format {}: use auto, gguf or dummy", o.load_format);
+  }
+  if (o.dmc != "auto" && o.dmc != "off") return fmt::format("--dmc {}: use auto or off", o.dmc);
+  if (o.topology.tensor < 1) return fmt::format("--tensor-parallel-size {}: at least 1", o.topology.tensor);
+  if (o.topology.pipeline < 1) return fmt::format("--pipeline-parallel-size {}: at least 1", o.topology.pipeline);
+  if (o.topology.data < 1) return fmt::format("--data-parallel-size {}: at least 1", o.topology.data);
+  if (o.max_model_len < 0) return fmt::format("--max-model-len {}: at least 1", o.max_model_len);
+  if (o.max_num_seqs < 1 || o.max_num_seqs > 65536) return fmt::format("--max-num-seqs {}: 1 to 65536", o.max_num_seqs);
+  if (o.max_num_batched_tokens < o.max_num_seqs) {
+    return fmt::format("--max-num-batched-tokens {}: at least --max-num-seqs ({})", o.max_num_batched_tokens, o.max_num_seqs);
+  }
+  if (o.block_size < 1 || o.block_size > 128 || 128 % o.block_size != 0) return fmt::format("--block-size {}: a divisor of 128", o.block_size);
+  if (o.kv_cache_memory_bytes < 0) return fmt::format("--kv-cache-memory-bytes {}: not negative", o.kv_cache_memory_bytes);
+  if (!(o.gpu_memory_utilization > 0.0 && o.gpu_memory_utilization <= 1.0)) {
+    return fmt::format("--gpu-memory-utilization {}: more than 0, at most 1", o.gpu_memory_utilization);
+  }
+  if (!(o.swap_space_gib >= 0.0 && o.swap_space_gib < 1e6)) return fmt::format("--swap-space {}: GiB, not negative", o.swap_space_gib);
+  if (o.dmc_window < -1 || o.dmc_window > 4096) return fmt::format("--dmc-window {}: 0 (no limit) to 4096", o.dmc_window);
+  if (o.dmc_synthetic_cr != 0.0 && !(o.dmc_synthetic_cr >= 1.0 && o.dmc_synthetic_cr <= 64.0)) {
+    return fmt::format("--dmc-synthetic-cr {}: 1 to 64", o.dmc_synthetic_cr);
+  }
+  if (o.cpu_threads < 0 || o.cpu_threads > 1024) return fmt::format("--cpu-threads {}: 1 to 1024", o.cpu_threads);
+  return "";
+}
+
+DType weight_dtype(const EngineOptions& options) { return options.dtype == "float32" ? DType::f32 : DType::bf16; }
+DType kv_dtype(const EngineOptions& options) { return options.kv_cache_dtype == "bfloat16" ? DType::bf16 : DType::f32; }
+
+DmcParams dmc_params(const EngineOptions& options, const ModelConfig& config) {
+  DmcParams dmc = learned_dmc(config, weight_dtype(options));
+  if (options.dmc == "off") {
+    if (dmc.mode == DmcMode::learned) throw ModelError("--dmc off: this model was trained to compress and is not itself without");
+    dmc.mode = DmcMode::off;
+  }
+  if (options.dmc_window >= 0) dmc.window = options.dmc_window;
+  if (options.dmc_synthetic_cr > 0.0) {
+    if (dmc.mode == DmcMode::learned) throw ModelError("--dmc-synthetic-cr: this model has learned decisions of its own");
+    dmc.mode = DmcMode::synthetic;
+    dmc.synthetic_cr = options.dmc_synthetic_cr;
+    dmc.synthetic_seed = options.seed;
+  }
+  return dmc;
+}
+
+int64_t max_model_len(const EngineOptions& options, const ModelConfig& config) {
+  if (options.max_model_len > config.max_position) {
+    throw std::invalid_argument(
+        fmt::format("--max-model-len {}: the model was trained for {} positions", options.max_model_len, config.max_position));
+  }
+  return options.max_model_len > 0 ? options.max_model_len : config.max_position;
+}
+
+int64_t max_logit_rows(const EngineOptions& options) { return std::max<int64_t>(options.max_num_seqs, 64); }
+
+cache::KvCacheShape cache_shape(const EngineOptions& options, const ModelConfig& config, const parallel::ShardSpec& shard,
+                                int ranks_on_host) {
+  const DmcParams dmc = dmc_params(options, config);
+  cache::KvCacheShape shape;
+  shape.layers = shard.layers.size();
+  shape.kv_heads = shard.kv_heads.size();
+  shape.head_size = config.head_size;
+  shape.sequences = options.max_num_seqs;
+  shape.max_tokens = max_model_len(options, config);
+  shape.page_slots = options.block_size;
+  shape.window = dmc.window;
+  shape.dmc = dmc.mode != DmcMode::off;
+  shape.dtype = kv_dtype(options);
+  const int64_t state = shape.state_bytes();
+  const int64_t budget = options.kv_cache_memory_bytes > 0 ? options.kv_cache_memory_bytes
+                                                            : std::min(kDefaultCacheBytes + state, free_host_memory() / 2 / ranks_on_host);
+  shape.pages = std::min<int64_t>((budget - state) / (shape.page_bytes() + static_cast<int64_t>(sizeof(int32_t))), INT32_MAX);
+  if (budget <= state || shape.pages < shape.heads()) {
+    throw std::runtime_error(fmt::format(
+        "--kv-cache-memory-bytes: {} bytes hold {} pages beside {} bytes of tables and compression state for --max-num-seqs {}; {} layers "
+        "and KV heads need a page each at least",
+        budget, std::max<int64_t>(shape.pages, 0), state, options.max_num_seqs, shape.heads()));
+  }
+  return shape;
+}
+
+int cpu_threads(const EngineOptions& options, int ranks_on_host) {
+  if (options.cpu_threads > 0) return options.cpu_threads;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const int processors = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  return std::max(1, processors / std::max(1, ranks_on_host));
+}
+
+}  // namespace accrete::worker

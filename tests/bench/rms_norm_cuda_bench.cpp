@@ -86,7 +86,7 @@ void rms_norm_cuda_bf16(benchmark::State& state) {
   state.counters["copy GB/s"] = 4.0 * count * sizeof(bf16) * rounds / copy * 1e-9;
   state.counters["% of copy"] = 100 * copy / norm;
 }
-BENCHMARK(rms_norm_cuda_bf16)->ArgNames({"tokens", "width"})->UseManualTime()->Unit(benchmark::kMicrosecond)
+BENCHMARK(rms_norm_cuda_bf16)->ArgNames({"tokens", "width"})->UseManualTime()->Iterations(10)->Unit(benchmark::kMicrosecond)
     ->Args({65536, 4096})->Args({32768, 8192})->Args({65536, 5120})->Args({8192, 4096})->Args({256, 4096})->Args({8, 4096});
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <thread>
 
@@ -30,26 +31,53 @@ StageInput RigStep::input() const {
 }
 
 struct LlamaRig::Rank {
+  // Collective.
+  Rank(const TensorSource& source, const RigOptions& options, parallel::Communicator& world_group);
+  void run(const RigStep& step, int tensor, LogitRows* logits);
+
+  parallel::Communicator& world;
   parallel::ShardSpec shard;
-  std::unique_ptr<parallel::Communicator> world;
   std::unique_ptr<parallel::Communicator> tensor_group;
   ThreadPool pool{1};
   std::unique_ptr<LlamaStage> stage;
   std::unique_ptr<cache::KvCache> cache;
-
-  void run(const RigStep& step, int tensor, LogitRows* logits);
 };
+
+LlamaRig::Rank::Rank(const TensorSource& source, const RigOptions& options, parallel::Communicator& world_group)
+    : world(world_group) {
+  const ModelConfig& config = source.config();
+  const parallel::Place place = parallel::place_of(options.topology, world.rank());
+  const parallel::ShardResult dealt = parallel::shard(options.topology, place, network_shape(config));
+  CHECK(dealt.error.empty(), dealt.error);
+  shard = dealt.spec;
+  tensor_group = world.split(place.stage, place.shard);
+  LlamaStageOptions stage_options;
+  stage_options.weight_dtype = options.weight_dtype;
+  stage_options.max_step_tokens = options.chunk * options.sequences;
+  stage_options.max_logit_rows = stage_options.max_step_tokens;
+  stage_options.dmc = options.dmc;
+  const StageDevice device{cpu_backend(), Stream{&pool, nullptr}};
+  stage = std::make_unique<LlamaStage>(source, shard, stage_options, device, *tensor_group);
+  cache::KvCacheShape shape;
+  shape.layers = shard.layers.size();
+  shape.kv_heads = shard.kv_heads.size();
+  shape.head_size = config.head_size;
+  shape.sequences = options.sequences;
+  shape.max_tokens = options.max_tokens;
+  shape.pages = shape.heads() * options.sequences * ((options.max_tokens + shape.page_slots - 1) / shape.page_slots);
+  shape.window = options.dmc.window;
+  shape.dmc = options.dmc.mode != DmcMode::off;
+  cache = std::make_unique<cache::KvCache>(shape);
+}
 
 void LlamaRig::Rank::run(const RigStep& step, int tensor, LogitRows* logits) {
   const StageInput input = step.input();
   const View<float, 2> hidden = stage->hidden(input.batch.tokens());
   const std::span<std::byte> bytes = std::as_writable_bytes(std::span(hidden.data, static_cast<size_t>(hidden.size())));
-  if (!shard.first_stage) {
-    world->recv_into(bytes, world->rank() - tensor, 0);
-  }
+  if (!shard.first_stage) world.recv_into(bytes, world.rank() - tensor, 0);
   stage->forward(input, cache->ref());
   if (!shard.last_stage) {
-    world->send(bytes, world->rank() + tensor, 0);
+    world.send(bytes, world.rank() + tensor, 0);
     return;
   }
   const View<float, 2> rows = stage->logits();
@@ -58,40 +86,27 @@ void LlamaRig::Rank::run(const RigStep& step, int tensor, LogitRows* logits) {
 }
 
 LlamaRig::LlamaRig(const TensorSource& source, const RigOptions& options)
-    : options_(options), vocab_(source.config().vocab) {
-  const ModelConfig& config = source.config();
-  auto worlds = parallel::make_threads(options.topology.ranks());
+    : options_(options), vocab_(source.config().vocab), own_worlds_(parallel::make_threads(options.topology.ranks())) {
+  ranks_.resize(own_worlds_.size());
+  std::vector<std::exception_ptr> errors(ranks_.size());
   std::vector<std::thread> threads;
-  for (int index = 0; index < options.topology.ranks(); ++index) {
-    ranks_.push_back(std::make_unique<Rank>());
-    Rank& rank = *ranks_.back();
-    const parallel::Place place = parallel::place_of(options.topology, index);
-    const parallel::ShardResult dealt = parallel::shard(options.topology, place, network_shape(config));
-    CHECK(dealt.error.empty(), dealt.error);
-    rank.shard = dealt.spec;
-    rank.world = std::move(worlds[index]);
-    threads.emplace_back([&rank, place] { rank.tensor_group = rank.world->split(place.stage, place.shard); });
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    threads.emplace_back([&, i] {
+      try {
+        ranks_[i] = std::make_unique<Rank>(source, options, *own_worlds_[i]);
+      } catch (...) {
+        errors[i] = std::current_exception();
+      }
+    });
   }
   for (std::thread& thread : threads) thread.join();
-  for (auto& rank : ranks_) {
-    LlamaStageOptions stage;
-    stage.weight_dtype = options.weight_dtype;
-    stage.max_step_tokens = options.chunk * options.sequences;
-    stage.max_logit_rows = stage.max_step_tokens;
-    stage.dmc = options.dmc;
-    rank->stage = std::make_unique<LlamaStage>(
-        source, rank->shard, stage, StageDevice{cpu_backend(), Stream{&rank->pool, nullptr}}, *rank->tensor_group);
-    cache::KvCacheShape shape;
-    shape.layers = rank->shard.layers.size();
-    shape.kv_heads = rank->shard.kv_heads.size();
-    shape.head_size = config.head_size;
-    shape.sequences = options.sequences;
-    shape.max_tokens = options.max_tokens;
-    shape.pages = shape.heads() * options.sequences * ((options.max_tokens + shape.page_slots - 1) / shape.page_slots);
-    shape.window = options.dmc.window;
-    shape.dmc = options.dmc.mode != DmcMode::off;
-    rank->cache = std::make_unique<cache::KvCache>(shape);
-  }
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+LlamaRig::LlamaRig(const TensorSource& source, const RigOptions& options, parallel::Communicator& world)
+    : options_(options), vocab_(source.config().vocab), job_(&world) {
+  ranks_.push_back(std::make_unique<Rank>(source, options, world));
 }
 
 LlamaRig::~LlamaRig() = default;
@@ -103,7 +118,15 @@ LogitRows LlamaRig::step(const RigStep& step) {
     threads.emplace_back([&, mine = rank.get()] { mine->run(step, options_.topology.tensor, &logits); });
   for (std::thread& thread : threads) thread.join();
   for (auto& rank : ranks_) EXPECT_FALSE(rank->cache->take_exhausted());
+  if (job_) share(logits, step.logit_tokens.size());
   return logits;
+}
+
+// From the last stage's first shard to all.
+void LlamaRig::share(LogitRows& logits, size_t rows) {
+  const int root = (options_.topology.pipeline - 1) * options_.topology.tensor;
+  logits.resize(rows, std::vector<float>(vocab_));
+  for (auto& row : logits) job_->broadcast(std::as_writable_bytes(std::span(row)), root);
 }
 
 std::vector<int32_t> LlamaRig::slot_counts(int32_t sequence) const {

@@ -1,4 +1,6 @@
-// LlamaRig: the ranks of one replica as threads, each with its LlamaStage and KvCache, driven step by step by a test.
+// LlamaRig: the ranks of one replica, each with its LlamaStage and KvCache, driven step by step by a test. All as
+// threads of this process; or one here and the others in the other processes of an mpirun job, which all run the same
+// test.
 #pragma once
 
 #include <memory>
@@ -40,10 +42,12 @@ using LogitRows = std::vector<std::vector<float>>;
 class LlamaRig {
  public:
   LlamaRig(const TensorSource& source, const RigOptions& options);
+  // One rank of `world`. Collective, and so is step, which returns the logits everywhere. `world` must outlive the rig.
+  LlamaRig(const TensorSource& source, const RigOptions& options, parallel::Communicator& world);
   ~LlamaRig();
 
   LogitRows step(const RigStep& step);
-  // [L, Hkv] slot counts of the whole model.
+  // [L, Hkv] slot counts of the whole model; with all ranks in this process.
   std::vector<int32_t> slot_counts(int32_t sequence) const;
 
   // The logits of every token of `ids` as sequence 0, in chunks.
@@ -59,9 +63,13 @@ class LlamaRig {
 
  private:
   struct Rank;
+  void share(LogitRows& logits, size_t rows);
+
   RigOptions options_;
   int64_t vocab_;
-  std::vector<std::unique_ptr<Rank>> ranks_;
+  std::vector<std::unique_ptr<parallel::Communicator>> own_worlds_;  // ranks as threads
+  parallel::Communicator* job_ = nullptr;                            // one rank of several processes
+  std::vector<std::unique_ptr<Rank>> ranks_;                         // of this process
 };
 
 int32_t best_of(const std::vector<float>& logits);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/cpu_isa.h"
 #include "kernels/exp.h"
@@ -118,10 +119,7 @@ void Chooser::gather(const SamplingParams& params, std::span<const float> logits
   mass_ = weigh(logits);
   const double beyond = 0.5 * (1.0 - params.top_p) * mass_ / static_cast<double>(logits.size());
   const float lightest = params.min_p > 0 ? params.min_p : static_cast<float>(beyond);
-  kept_.clear();
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    if (weights_[i] >= lightest && weights_[i] > 0) kept_.push_back({weights_[i], static_cast<int32_t>(i)});
-  }
+  keep_at_least(weights_, std::max(lightest, std::numeric_limits<float>::min()), kept_);
   if (params.min_p > 0) mass_ = mass_of(kept_);
 }
 

@@ -14,6 +14,8 @@ class LogitEdits {
  public:
   // Edits `logits` in place. Ids outside [0, V) are ignored: they name tokens that cannot be sampled.
   void apply(const SampleRequest& request, std::span<float> logits);
+  // Whether the last apply() touched a logit.
+  bool any() const { return !before_.empty(); }
   // Puts back every overwritten logit.
   void undo(std::span<float> logits);
 

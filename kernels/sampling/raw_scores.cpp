@@ -6,6 +6,7 @@
 
 #include "kernels/cpu_isa.h"
 #include "kernels/exp.h"
+#include "kernels/sampling/largest.h"
 #include "kernels/sampling/top_logits.h"
 
 namespace accrete {
@@ -49,12 +50,10 @@ int32_t rank_of(std::span<const float> logits, int32_t token) {
 }  // namespace
 
 LargestLogit largest_logit(std::span<const float> logits) {
-  // A NaN fails every comparison, so "not (logit < inf)" finds NaN and +inf at once.
-  int32_t unusable = 0;
-  for (float logit : logits) unusable += !(logit < std::numeric_limits<float>::infinity());
-  if (unusable > 0) return {};
-  const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
-  return {*best, static_cast<int32_t>(best - logits.begin()), true};
+  const int64_t count = static_cast<int64_t>(logits.size());
+  const Largest all = largest_of(logits.data(), count);
+  if (!all.usable) return {};
+  return {all.logit, static_cast<int32_t>(std::find(logits.begin(), logits.end(), all.logit) - logits.begin()), true};
 }
 
 Sampled score_token(std::span<const float> logits, float largest, int32_t token, int32_t top) {

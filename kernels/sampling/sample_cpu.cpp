@@ -39,7 +39,7 @@ Sampled sample_cpu(const SampleRequest& request, std::span<float> logits) {
   const LargestLogit raw = largest_logit(logits);
   if (!raw.usable) return {};
   mine.edits.apply(request, logits);
-  const LargestLogit edited = largest_logit(logits);
+  const LargestLogit edited = mine.edits.any() ? largest_logit(logits) : raw;
   if (!edited.usable || edited.logit == -std::numeric_limits<float>::infinity()) return {};
   Sampled sampled;
   if (params.temperature < kGreedyBelow) {

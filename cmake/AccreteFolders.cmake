@@ -14,7 +14,7 @@ set(accrete_libs_net Boost::headers spdlog::spdlog fmt::fmt protobuf::libprotobu
 set(accrete_libs_cache fmt::fmt)
 set(accrete_libs_parallel MPI::MPI_CXX PkgConfig::hwloc fmt::fmt)
 set(accrete_libs_worker nlohmann_json::nlohmann_json OpenSSL::Crypto fmt::fmt)
-set(accrete_libs_coordinator nlohmann_json::nlohmann_json PkgConfig::sentencepiece PkgConfig::pcre2 fmt::fmt)
+set(accrete_libs_coordinator nlohmann_json::nlohmann_json PkgConfig::pcre2 fmt::fmt)
 set(accrete_libs_launch CLI11::CLI11 yaml-cpp fmt::fmt)
 
 function(accrete_folder NAME ON)

@@ -14,8 +14,7 @@ fi
 
 packages=(
   g++ cmake ninja-build pkg-config git
-  "$boost" libspdlog-dev libfmt-dev protobuf-compiler libprotobuf-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libssl-dev
-  libsentencepiece-dev libpcre2-dev
+  "$boost" libspdlog-dev libfmt-dev protobuf-compiler libprotobuf-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libssl-dev libpcre2-dev
   libopenblas-dev libhwloc-dev libopenmpi-dev openmpi-bin openssh-client
   libgtest-dev libbenchmark-dev
   python3 python3-venv python3-pip iproute2 curl ca-certificates

@@ -43,6 +43,7 @@ struct WorkerOptions {
   std::string coordinator;    // HOST:PORT of its RPC port
   std::string api_key;
   double reconnect_seconds = 10.0;
+  double shutdown_seconds = 30.0;  // open requests may take so long to end after SIGTERM
   // When no coordinator is named, the leader calls this once its model is ready and links to the HOST:PORT it returns
   // (main() starts an embedded coordinator there).
   std::function<std::string(const rpc::ModelCard&)> start_coordinator;

@@ -57,7 +57,10 @@ asio::awaitable<bool> HttpExchange::respond(HttpResponse response) {
   http::response<http::string_body> message(static_cast<http::status>(response.status), request_.version());
   message.set(http::field::server, "accrete");
   message.set(http::field::content_type, response.content_type);
-  for (const auto& [name, value] : response.headers) message.set(name, value);
+  for (const auto& [name, value] : response.headers) {
+    message.set(name, value);
+    if (name == "Connection" && value == "close") keep_alive_ = false;
+  }
   keep_alive_ = keep_alive_ && request_.keep_alive();
   message.keep_alive(keep_alive_);
   message.body() = std::move(response.body);

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "net/protocol.h"
 
@@ -75,8 +76,16 @@ void Cluster::leave(const std::string& id, const std::string& why) {
     last.set_error_code(rpc::ERROR_REPLICA_LOST);
     end(request, last);
   }
-  if (replicas_.empty()) return;
-  route_queued();
+  if (can_serve()) return route_queued();
+  // Nobody is left to take what waits.
+  for (uint64_t request : std::exchange(queue_, {})) {
+    rpc::TokenChunk last;
+    last.set_request_id(request);
+    last.set_finish(rpc::FINISH_ERROR);
+    last.set_error("no replica is left that could take this request");
+    last.set_error_code(rpc::ERROR_UNAVAILABLE);
+    end(request, last);
+  }
 }
 
 RouterView Cluster::view(const Replica& replica) const {

@@ -151,7 +151,7 @@ Command add_generate(CLI::App& parent) {
   app->add_option("--prompt", flags->prompts, "a prompt; may be given several times")->type_name("TEXT")->take_all()->expected(1);
   app->add_option("--prompt-file", flags->prompt_file, "a file whose text is the prompt; - reads stdin")->type_name("FILE");
   app->add_option("--system", flags->system, "system message of the chat template")->type_name("TEXT");
-  app->add_option("--chat-template", flags->chat_template, "llama2, llama3, chatml or zephyr instead of the model's own");
+  app->add_option("--chat-template", flags->chat_template, "llama-2, llama-3, chatml or zephyr instead of the model's own");
   app->add_flag("--raw", flags->raw, "the prompt as it is, without the chat template");
   app->add_flag("--ignore-eos", flags->ignore_eos, "go on to --max-tokens whatever the model says");
   app->add_option("--max-tokens", flags->max_tokens, "longest answer")->check(CLI::Range(1, 1 << 28))->capture_default_str();

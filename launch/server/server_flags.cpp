@@ -14,7 +14,7 @@ void add_server_flags(CLI::App& app, ServerFlags& flags) {
   app.add_option("--ssl-keyfile", flags.ssl_keyfile, "TLS private key, PEM")->type_name("FILE");
   app.add_option("--ssl-certfile", flags.ssl_certfile, "TLS certificate, PEM")->type_name("FILE");
   app.add_option("--ssl-ca-certs", flags.ssl_ca_certs, "certificates that clients must be signed by, PEM")->type_name("FILE");
-  app.add_option("--chat-template", flags.chat_template, "llama2, llama3, chatml or zephyr instead of the model's own");
+  app.add_option("--chat-template", flags.chat_template, "llama-2, llama-3, chatml or zephyr instead of the model's own");
   app.add_option("--shutdown-timeout", flags.shutdown_timeout, "seconds that open requests get when told to stop")
       ->check(CLI::Range(0.0, 86400.0))->capture_default_str();
 }

@@ -9,7 +9,7 @@ namespace accrete::coordinator {
 using nlohmann::json;
 
 json parse_object(std::string_view body) {
-  constexpr int kMaxDepth = 64;
+  static constexpr int kMaxDepth = 64;
   try {
     json value = json::parse(body, [](int depth, json::parse_event_t, json&) {
       if (depth > kMaxDepth) throw FieldError("", fmt::format("the body nests deeper than {} levels", kMaxDepth));

@@ -35,11 +35,12 @@ std::string token_text(const Tokenizer* tokenizer, int32_t id) {
   return tokenizer ? replace_invalid(tokenizer->piece(id)) : "token_id:" + std::to_string(id);
 }
 
-json usage_json(const std::vector<ChoiceState>& choices) {
+// A prompt counts once, however many choices it has.
+json usage_json(const ApiRequest& request, const std::vector<ChoiceState>& choices) {
   uint64_t prompt = 0, completion = 0;
   double slots = 0.0, cached = 0.0;
   for (const ChoiceState& choice : choices) {
-    prompt += choice.usage.prompt_tokens();
+    if (choice.index % request.n == 0) prompt += choice.usage.prompt_tokens();
     completion += choice.usage.completion_tokens();
     slots += choice.usage.kv_slots();
     cached += choice.usage.kv_slots() * choice.usage.compression_ratio();
@@ -147,10 +148,10 @@ std::string stream_chunk(const AnswerHead& head, const ApiRequest& request, cons
   return event(chunk);
 }
 
-std::string stream_usage(const AnswerHead& head, const std::vector<ChoiceState>& choices) {
+std::string stream_usage(const AnswerHead& head, const ApiRequest& request, const std::vector<ChoiceState>& choices) {
   json chunk = head_json(head, true);
   chunk["choices"] = json::array();
-  chunk["usage"] = usage_json(choices);
+  chunk["usage"] = usage_json(request, choices);
   return event(chunk);
 }
 
@@ -172,7 +173,7 @@ std::string whole_answer(const AnswerHead& head, const ApiRequest& request, cons
     entry["finish_reason"] = finish_json(choice.finish);
     answer["choices"].push_back(std::move(entry));
   }
-  answer["usage"] = usage_json(choices);
+  answer["usage"] = usage_json(request, choices);
   return answer.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 

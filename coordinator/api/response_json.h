@@ -41,7 +41,7 @@ struct ChoiceState {
 // `data: {...}\n\n` of a delta. `first`: a chat's opening chunk with the role.
 std::string stream_chunk(const AnswerHead& head, const ApiRequest& request, const Tokenizer* tokenizer, ChoiceState& choice, const Delta& delta);
 std::string stream_role(const AnswerHead& head, int64_t index);
-std::string stream_usage(const AnswerHead& head, const std::vector<ChoiceState>& choices);
+std::string stream_usage(const AnswerHead& head, const ApiRequest& request, const std::vector<ChoiceState>& choices);
 std::string whole_answer(const AnswerHead& head, const ApiRequest& request, const Tokenizer* tokenizer, std::vector<ChoiceState>& choices);
 
 }  // namespace accrete::coordinator

@@ -4,10 +4,12 @@
 
 namespace accrete {
 
-enum class CpuIsa { portable, avx2, avx512 };
+enum class CpuIsa { portable, avx2, avx512, amx };
 
-// The best level of this processor; avx2 includes FMA, avx512 the F, BW, DQ and VL parts.
+// The best vector level of this processor, at most avx512; avx2 includes FMA, avx512 the F, BW, DQ and VL parts.
 CpuIsa cpu_isa();
+// The best level for matrix products: amx where the processor has bf16 tiles and the system grants them, else cpu_isa().
+CpuIsa cpu_matrix_isa();
 const char* name_of(CpuIsa isa);
 
 // A plain loop compiled once per level: write it as an ACCRETE_LOOP function, call it from three functions of one line, the
@@ -29,7 +31,7 @@ struct IsaTable {
     switch (cpu_isa()) {
       case CpuIsa::avx512: return avx512;
       case CpuIsa::avx2: return avx2;
-      case CpuIsa::portable: break;
+      default: break;
     }
     return portable;
   }

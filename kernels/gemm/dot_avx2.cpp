@@ -55,7 +55,8 @@ struct Lanes256 {
 
 }  // namespace
 
-const DotKernels kDotAvx2{DotLevel<Lanes256>::kChunk, DotLevel<Lanes256>::pack, DotLevel<Lanes256>::columns};
+const DotKernels kDotAvx2{kDotRows, DotLevel<Lanes256>::panel_size, DotLevel<Lanes256>::pack,
+                           DotLevel<Lanes256>::columns};
 
 }  // namespace accrete
 

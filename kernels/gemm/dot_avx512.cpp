@@ -64,7 +64,8 @@ struct Lanes512 {
 
 }  // namespace
 
-const DotKernels kDotAvx512{DotLevel<Lanes512>::kChunk, DotLevel<Lanes512>::pack, DotLevel<Lanes512>::columns};
+const DotKernels kDotAvx512{kDotRows, DotLevel<Lanes512>::panel_size, DotLevel<Lanes512>::pack,
+                           DotLevel<Lanes512>::columns};
 
 }  // namespace accrete
 

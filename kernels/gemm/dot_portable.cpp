@@ -44,10 +44,13 @@ struct Lanes128 {
 
 }  // namespace
 
-const DotKernels kDotPortable{DotLevel<Lanes128>::kChunk, DotLevel<Lanes128>::pack, DotLevel<Lanes128>::columns};
+const DotKernels kDotPortable{kDotRows, DotLevel<Lanes128>::panel_size, DotLevel<Lanes128>::pack,
+                           DotLevel<Lanes128>::columns};
 
-const DotKernels& dot_kernels(CpuIsa isa) {
+const DotKernels& dot_kernels(CpuIsa isa, DType w) {
 #if defined(__x86_64__)
+  if (isa == CpuIsa::amx && w == DType::bf16) return kDotAmx;
+  if (isa == CpuIsa::amx) return kDotAvx512;
   if (isa == CpuIsa::avx512) return kDotAvx512;
   if (isa == CpuIsa::avx2) return kDotAvx2;
 #endif

@@ -14,6 +14,8 @@
 
 namespace accrete {
 
+inline constexpr int kDotRows = 8;  // rows of a packed block
+
 template <class Lanes, class W>
 struct DotTile {
   using Vec = typename Lanes::Vec;
@@ -121,6 +123,8 @@ struct DotTile {
 template <class Lanes>
 struct DotLevel {
   static constexpr int64_t kChunk = 2 * Lanes::kLanes;
+
+  static int64_t panel_size(int64_t rows, int64_t depth) { return rows * ((depth + kChunk - 1) / kChunk * kChunk); }
 
   template <class X>
   static void pack_rows(const View<const X, 2>& x, bool split, int64_t block, float* panel) {

@@ -12,9 +12,9 @@ struct Linear {
   AnyView<2> y;  // [T, N] out, f32 on the CPU
 };
 
-// Own vectorised loops, which read each weight once for up to eight rows; many rows on a processor without AVX-512: OpenBLAS
-// sgemm, bf16 weights widened slice by slice. fp32 products and sums throughout. The result of a row does not depend on the
-// other rows of the call beyond which of the two is taken: with AVX-512 not at all.
+// Own loops (AMX for bf16 weights, AVX-512, AVX2, portable), which read each weight once for several rows; many rows on a
+// processor without AVX-512: OpenBLAS sgemm, bf16 weights widened slice by slice. fp32 products and sums throughout. The
+// result of a row does not depend on the other rows of the call beyond which of the two is taken: with AVX-512 not at all.
 void linear_cpu(const Linear& op, Stream& stream);
 
 }  // namespace accrete

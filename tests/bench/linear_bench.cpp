@@ -45,10 +45,10 @@ const std::vector<Product>& products() {
 }
 
 // All products of one step; the head for at most 8 rows, as a step samples few of its tokens.
-void linear_step(benchmark::State& state) {
+void linear_step(benchmark::State& state, CpuIsa isa) {
+  if (isa > cpu_matrix_isa()) return state.SkipWithError("this processor lacks the level");
   const int64_t rows = state.range(0);
   ThreadPool pool(static_cast<int>(state.range(1)));
-  Stream stream{&pool};
   std::vector<float> x(rows * 1536, 0.5f), y(rows * 49152);
   double bytes = 0, flops = 0;
   for (auto _ : state) {
@@ -56,9 +56,9 @@ void linear_step(benchmark::State& state) {
     for (const Product& product : products()) {
       const auto [outputs, depth] = product.shape;
       const int64_t tokens = outputs == kHead.outputs ? std::min<int64_t>(rows, 8) : rows;
-      linear_cpu({View<float, 2>(x.data(), {tokens, depth}), View<const bf16, 2>(product.weight.data(), {outputs, depth}),
+      linear_dot({View<float, 2>(x.data(), {tokens, depth}), View<const bf16, 2>(product.weight.data(), {outputs, depth}),
                   View<float, 2>(y.data(), {tokens, outputs})},
-                 stream);
+                 pool, isa);
       bytes += 2.0 * outputs * depth;
       flops += 2.0 * tokens * outputs * depth;
     }
@@ -68,8 +68,13 @@ void linear_step(benchmark::State& state) {
   state.counters["GB/s"] = Counter(bytes * 1e-9, rate);
   state.counters["GFLOP/s"] = Counter(flops * 1e-9, rate);
 }
-BENCHMARK(linear_step)->ArgNames({"rows", "threads"})->ArgsProduct({{1, 2, 4, 8, 16, 64, 512}, {1, 2}})
-    ->Unit(benchmark::kMillisecond)->UseRealTime();
+void step_sizes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"rows", "threads"})->ArgsProduct({{1, 2, 4, 8, 16, 64, 512}, {1, 2}});
+  bench->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+BENCHMARK_CAPTURE(linear_step, avx2, CpuIsa::avx2)->Apply(step_sizes);
+BENCHMARK_CAPTURE(linear_step, avx512, CpuIsa::avx512)->Apply(step_sizes);
+BENCHMARK_CAPTURE(linear_step, amx, CpuIsa::amx)->Apply(step_sizes);
 
 // Own loops of each level against OpenBLAS, on one layer's gate and up (product 2) and down (3): where linear_cpu changes over.
 // Arguments: product, rows.
@@ -89,13 +94,15 @@ void linear_path(benchmark::State& state, Path path) {
 }
 void dot_portable(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, CpuIsa::portable); }
 void dot_avx2(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, CpuIsa::avx2); }
-void dot_best(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, cpu_isa()); }
+void dot_avx512(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, CpuIsa::avx512); }
+void dot_best(const Linear& op, ThreadPool& pool) { linear_dot(op, pool, cpu_matrix_isa()); }
 
 void shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"product", "rows"})->ArgsProduct({{2, 3}, {1, 8, 64, 512, 2048}});
 }
 BENCHMARK_CAPTURE(linear_path, portable, dot_portable)->Apply(shapes);
 BENCHMARK_CAPTURE(linear_path, avx2, dot_avx2)->Apply(shapes);
+BENCHMARK_CAPTURE(linear_path, avx512, dot_avx512)->Apply(shapes);
 BENCHMARK_CAPTURE(linear_path, best, dot_best)->Apply(shapes);
 BENCHMARK_CAPTURE(linear_path, blas, linear_blas)->Apply(shapes);
 

@@ -25,6 +25,7 @@ std::vector<Path> paths() {
   std::vector<Path> all{{"portable", dot(CpuIsa::portable), 2.0 / 4}, {"blas", linear_blas, 1.0}};
   if (cpu_isa() != CpuIsa::portable) all.push_back({"avx2", dot(CpuIsa::avx2), 1.0 / 8});
   if (cpu_isa() == CpuIsa::avx512) all.push_back({"avx512", dot(CpuIsa::avx512), 1.0 / 16});
+  if (cpu_matrix_isa() == CpuIsa::amx) all.push_back({"amx", dot(CpuIsa::amx), 3.0 / 32});
   all.push_back({"linear_cpu",
                  [](const Linear& op, ThreadPool& pool) {
                    Stream stream{&pool};
@@ -90,6 +91,26 @@ TEST(Linear, TakesBf16Activations) {
   }
 }
 
+// Every one of an activation's 24 significand bits counts, at any magnitude that leaves them above the smallest
+// normal float (AMX flushes what lies below): times the identity it comes back as it was.
+TEST(Linear, KeepsAllBitsOfTheActivations) {
+  constexpr int64_t kTokens = 20, kWidth = 50;
+  for (float scale : {1.0f, 1e-20f, 1e37f}) {
+    RandomMatrix<float> x(kTokens, kWidth, 1, scale), y(kTokens, kWidth, 3);
+    RandomMatrix<bf16> w(kWidth, kWidth, 2);
+    for (int64_t i = 0; i < kWidth; ++i) {
+      for (int64_t j = 0; j < kWidth; ++j) w.view()(i, j) = bf16(i == j ? 1.0f : 0.0f);
+    }
+    for (const Path& path : paths()) {
+      ThreadPool pool(1);
+      path.run({x.view(), w.view(), y.view()}, pool);
+      for (int64_t t = 0; t < kTokens; ++t) {
+        for (int64_t k = 0; k < kWidth; ++k) ASSERT_EQ(y.at(t, k), x.at(t, k)) << path.name << " scale " << scale;
+      }
+    }
+  }
+}
+
 TEST(Linear, DoesNothingForNoTokens) {
   ThreadPool pool(2);
   Stream stream{&pool};
@@ -131,8 +152,8 @@ void expect_rows_independent(CpuIsa isa) {
 }
 
 TEST(Linear, ARowDoesNotDependOnTheRowsBesideIt) {
-  for (CpuIsa isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512}) {
-    if (isa > cpu_isa()) continue;
+  for (CpuIsa isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::amx}) {
+    if (isa > cpu_matrix_isa()) continue;
     expect_rows_independent<bf16>(isa);
     expect_rows_independent<float>(isa);
   }

@@ -27,6 +27,8 @@ class FrameConnection : public std::enable_shared_from_this<FrameConnection> {
 
   // Begins to read. The handlers may hold the connection: they are dropped when it closes.
   void start(Handlers handlers);
+  // Others from the next frame on; for a peer that has said who it is.
+  void set_handlers(Handlers handlers) { handlers_ = std::move(handlers); }
   // Closes unless set_heartbeat or another deadline comes before; for a peer that connects and says nothing.
   void set_deadline(std::chrono::milliseconds patience, std::string reason);
   // From now on sends a Heartbeat every `interval` and closes when nothing came for kMissedHeartbeats of them. Ends the deadline.

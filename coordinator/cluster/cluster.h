@@ -65,6 +65,11 @@ class Cluster {
   Open open(const std::string& model, rpc::Submit submit, Sink sink);
   void cancel(uint64_t id);          // the sink still gets the end, with the usage
   void forget(uint64_t id);          // the same, but the sink is not called again
+  // At the end of the I/O thread: nothing is sent or handed on any more.
+  void shut_down() {
+    requests_.clear();
+    replicas_.clear();
+  }
   size_t open_requests() const { return requests_.size(); }
 
   // ---- state

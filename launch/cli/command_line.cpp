@@ -1,11 +1,15 @@
 #include "launch/cli/command_line.h"
 
 #include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <thread>
 
@@ -84,12 +88,28 @@ const CLI::App& reached(const CLI::App& root) {
   return *app;
 }
 
+// Lines go to stderr: stdout is for results. Children inherit the level.
+void set_up_log(const CLI::App& app) {
+  const char* no_colour = std::getenv("NO_COLOR");
+  const bool plain = no_colour != nullptr && *no_colour != '\0';
+  spdlog::drop("accrete");
+  spdlog::set_default_logger(plain ? spdlog::stderr_logger_mt("accrete") : spdlog::stderr_color_mt("accrete"));
+  spdlog::set_pattern("%H:%M:%S.%e %^%l%$ %v");
+  const std::string name = app.get_name();
+  const bool server = app.get_parent()->get_parent() == nullptr && (name == "serve" || name == "worker" || name == "coordinator");
+  const CLI::Option* given = app.get_option_no_throw("--log-level");
+  const std::string level = given->count() > 0 ? given->as<std::string>() : server ? "info" : "warning";
+  spdlog::set_level(spdlog::level::from_str(level));
+  setenv("ACCRETE_LOG_LEVEL", level.c_str(), 1);
+}
+
 int run_parsed(const std::vector<Command>& commands) {
   for (const Command& command : commands) {
     if (!command.app->parsed()) continue;
     const CLI::Option* config = command.app->get_option_no_throw("--config");
     try {
       if (config != nullptr && config->count() > 0) apply_config_file(*command.app, config->as<std::string>());
+      set_up_log(*command.app);
       return command.run();
     } catch (const UsageError& error) {
       return fail(full_name(*command.app), error.what(), kExitUsage);
@@ -123,6 +143,8 @@ std::vector<std::string> normalise_arguments(std::vector<std::string> arguments)
 }
 
 void finish_flags(CLI::App& app) {
+  app.add_option("--log-level", "trace, debug, info, warning or error; default info for servers, warning for the rest")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}));
   app.add_option("--config", "YAML file of flag names and values; the command line and ACCRETE_... win over it")
       ->type_name("FILE.yaml");
   for (CLI::Option* option : app.get_options()) {

@@ -71,8 +71,6 @@ void add_engine_flags(CLI::App& app, EngineFlags& flags) {
   add_model_flags(app, flags.options);
   add_shape_flags(app, flags.options);
   add_cache_flags(app, flags.options);
-  app.add_option("--log-level", flags.log_level, "trace, debug, info, warning or error")
-      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}))->capture_default_str();
 }
 
 void finish_engine_flags(EngineFlags& flags) {

@@ -11,7 +11,6 @@ namespace accrete::launch {
 
 struct EngineFlags {
   worker::EngineOptions options;
-  std::string log_level = "info";
 };
 
 // Declares them on `app`; `flags` must outlive it.

@@ -42,7 +42,7 @@ Jobs start_replicas(const ServeFlags& flags, const std::string& address) {
     const int ranks = replicas * options.topology.replica_ranks();
     options.cpu_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks);
   }
-  const std::vector<std::string> command = replica_command(options, own_executable(), address, flags.engine.log_level);
+  const std::vector<std::string> command = replica_command(options, own_executable(), address);
   Jobs jobs;
   for (int i = 0; i < replicas; ++i) jobs.push_back(std::make_unique<ChildJob>(fmt::format("replica {}", i), command));
   return jobs;

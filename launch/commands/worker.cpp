@@ -43,6 +43,7 @@ int run_rank(parallel::Communicator& world, WorkerFlags& flags) {
   options.coordinator = flags.coordinator;
   options.api_key = flags.server.api_key;
   options.reconnect_seconds = flags.reconnect_seconds;
+  options.shutdown_seconds = flags.server.shutdown_timeout;
   std::optional<Front> front;
   if (flags.coordinator.empty() && world.rank() == 0) {
     front.emplace(flags.server);  // before the model is loaded: a busy port is told at once

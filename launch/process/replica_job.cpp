@@ -6,8 +6,7 @@
 
 namespace accrete::launch {
 
-std::vector<std::string> replica_command(const worker::EngineOptions& options, const std::string& binary, const std::string& coordinator,
-                                         const std::string& log_level) {
+std::vector<std::string> replica_command(const worker::EngineOptions& options, const std::string& binary, const std::string& coordinator) {
   std::vector<std::string> command;
   const int ranks = options.topology.replica_ranks();
   if (ranks > 1) {
@@ -20,7 +19,6 @@ std::vector<std::string> replica_command(const worker::EngineOptions& options, c
   command.push_back("worker");
   for (std::string& argument : engine_arguments(options)) command.push_back(std::move(argument));
   command.push_back("--coordinator=" + coordinator);
-  command.push_back("--log-level=" + log_level);
   return command;
 }
 

@@ -8,8 +8,7 @@
 
 namespace accrete::launch {
 
-// `options` describes one replica (topology.data 1). `binary` is this program; the API key travels in the environment.
-std::vector<std::string> replica_command(const worker::EngineOptions& options, const std::string& binary, const std::string& coordinator,
-                                         const std::string& log_level);
+// `options` describes one replica (topology.data 1). `binary` is this program; the API key and the log level travel in the environment.
+std::vector<std::string> replica_command(const worker::EngineOptions& options, const std::string& binary, const std::string& coordinator);
 
 }  // namespace accrete::launch

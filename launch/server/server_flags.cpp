@@ -11,9 +11,6 @@ void add_server_flags(CLI::App& app, ServerFlags& flags) {
   app.add_option("--port", flags.port, "HTTP")->check(CLI::Range(1, 65535))->capture_default_str();
   app.add_option("--rpc-port", flags.rpc_port, "replicas, and programs that speak the binary protocol")->check(CLI::Range(1, 65535))->capture_default_str();
   app.add_option("--api-key", flags.api_key, "clients and replicas must bring it; better as ACCRETE_API_KEY");
-  app.add_option("--ssl-keyfile", flags.ssl_keyfile, "TLS private key, PEM")->type_name("FILE");
-  app.add_option("--ssl-certfile", flags.ssl_certfile, "TLS certificate, PEM")->type_name("FILE");
-  app.add_option("--ssl-ca-certs", flags.ssl_ca_certs, "certificates that clients must be signed by, PEM")->type_name("FILE");
   app.add_option("--chat-template", flags.chat_template, "llama-2, llama-3, chatml or zephyr instead of the model's own");
   app.add_option("--shutdown-timeout", flags.shutdown_timeout, "seconds that open requests get when told to stop")
       ->check(CLI::Range(0.0, 86400.0))->capture_default_str();
@@ -21,10 +18,6 @@ void add_server_flags(CLI::App& app, ServerFlags& flags) {
 
 void check_server_flags(const ServerFlags& flags) {
   if (flags.port == flags.rpc_port) throw UsageError(fmt::format("--rpc-port {}: is --port too", flags.rpc_port));
-  if (flags.ssl_keyfile.empty() != flags.ssl_certfile.empty()) {
-    throw UsageError(flags.ssl_keyfile.empty() ? "--ssl-certfile: needs --ssl-keyfile too" : "--ssl-keyfile: needs --ssl-certfile too");
-  }
-  if (!flags.ssl_ca_certs.empty() && flags.ssl_certfile.empty()) throw UsageError("--ssl-ca-certs: needs --ssl-certfile and --ssl-keyfile too");
 }
 
 std::string reachable_host(const std::string& host) {

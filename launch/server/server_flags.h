@@ -11,7 +11,6 @@ struct ServerFlags {
   int port = 8000;
   int rpc_port = 8001;
   std::string api_key;
-  std::string ssl_keyfile, ssl_certfile, ssl_ca_certs;
   std::string chat_template;
   double shutdown_timeout = 30.0;
 };

@@ -94,15 +94,15 @@ TEST(SignalGate, HandsSignalsOver) {
 TEST(ReplicaCommand, OneRankNeedsNoMpirun) {
   worker::EngineOptions options;
   options.model = "m.gguf";
-  const auto command = replica_command(options, "bin/accrete", "127.0.0.1:8001", "info");
-  EXPECT_EQ(command, (std::vector<std::string>{"bin/accrete", "worker", "--model=m.gguf", "--coordinator=127.0.0.1:8001", "--log-level=info"}));
+  const auto command = replica_command(options, "bin/accrete", "127.0.0.1:8001");
+  EXPECT_EQ(command, (std::vector<std::string>{"bin/accrete", "worker", "--model=m.gguf", "--coordinator=127.0.0.1:8001"}));
 }
 
 TEST(ReplicaCommand, SeveralRanksRunUnderMpirun) {
   worker::EngineOptions options;
   options.model = "m.gguf";
   options.topology = {.tensor = 2, .pipeline = 3, .data = 1};
-  const auto command = replica_command(options, "bin/accrete", "127.0.0.1:8001", "info");
+  const auto command = replica_command(options, "bin/accrete", "127.0.0.1:8001");
   ASSERT_GT(command.size(), 4u);
   EXPECT_EQ(command[0], "mpirun");
   EXPECT_EQ(command[2], "6");

@@ -1,9 +1,15 @@
-// HttpServer: HTTP/1.1 over TCP for one handler: whole answers and server-sent events, keep-alive, limits on bodies, headers, time and
-// connections. It knows nothing of what is served. Everything runs on the thread of the io_context it is given.
+// HttpServer: HTTP/1.1 with streamed answers (Beast), without a word about models. One coroutine a connection, all on the io_context's thread.
+// Limits: header and body must come within kHttpReadSeconds, bodies are at most kMaxBodyBytes, connections at most max_connections.
 #pragma once
 
+#include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
-#include <chrono>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/message.hpp>
+#include <boost/beast/http/string_body.hpp>
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,67 +18,77 @@
 
 namespace accrete::net {
 
-struct HttpRequest {
-  std::string method;         // "GET"
-  std::string path;           // without the query
-  std::string authorization;  // the header's value
-  std::string body;
-};
+inline constexpr int kHttpReadSeconds = 10;
+inline constexpr size_t kMaxBodyBytes = size_t{8} << 20;
+
+using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>;
 
 struct HttpResponse {
-  int status = 200;
+  unsigned status = 200;
   std::string content_type = "application/json";
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers;
 };
 
-// One request and the way to answer it: reply() once, or begin_events(), send_event()..., end_events(). Calls after the client has gone do nothing.
+// One request being answered: either respond() once, or begin_stream(), write() any times, end_stream(). All return false when the client is
+// gone; then nothing more can be said.
 class HttpExchange {
  public:
-  virtual ~HttpExchange() = default;
-  virtual const HttpRequest& request() const = 0;
-  virtual void reply(HttpResponse response) = 0;
-  virtual void begin_events() = 0;
-  virtual void send_event(std::string_view payload) = 0;  // becomes "data: payload\n\n"
-  virtual void end_events() = 0;
-  // Called once if the client leaves before the answer is complete. Set it while handling the request; dropped when the answer is complete.
-  virtual void on_client_gone(std::function<void()> callback) = 0;
-};
+  HttpExchange(boost::beast::tcp_stream& stream, const HttpRequest& request) : stream_(stream), request_(request) {}
 
-struct HttpLimits {
-  size_t body_bytes = 8u << 20;    // beyond: 413
-  size_t header_bytes = 32u << 10; // beyond: 431
-  size_t queued_bytes = 16u << 20; // events a client has not read; beyond, it is dropped
-  size_t connections = 4096;       // beyond: 503 and closed
-  std::chrono::milliseconds header_time = std::chrono::seconds(10);  // from a request's first byte (the first: from the connection)
-  std::chrono::milliseconds body_time = std::chrono::seconds(60);
-  std::chrono::milliseconds idle_time = std::chrono::seconds(75);    // between requests
-  std::chrono::milliseconds write_time = std::chrono::seconds(60);   // for the client to take anything
-};
+  const HttpRequest& request() const { return request_; }
+  boost::asio::awaitable<bool> respond(HttpResponse response);
+  boost::asio::awaitable<bool> begin_stream(std::string content_type);
+  boost::asio::awaitable<bool> write(std::string_view data);  // one chunk
+  boost::asio::awaitable<bool> end_stream();
+  // Returns when the client has hung up, or never.
+  boost::asio::awaitable<void> until_gone();
+  bool answered() const { return answered_; }
+  bool keep_alive() const { return keep_alive_; }
+  unsigned status() const { return status_; }
 
-struct HttpServerOptions {
-  std::string host = "0.0.0.0";
-  int port = 0;
-  HttpLimits limits;
-  // Makes the body of an answer that the server gives by itself (400, 413, 431, 503).
-  std::function<HttpResponse(int status, const std::string& message)> make_error;
+ private:
+  boost::asio::awaitable<bool> send(std::string_view bytes);
+
+  boost::beast::tcp_stream& stream_;
+  const HttpRequest& request_;
+  bool answered_ = false;
+  bool keep_alive_ = true;
+  unsigned status_ = 0;
 };
 
 class HttpServer {
  public:
-  using Handler = std::function<void(std::shared_ptr<HttpExchange>)>;
+  using Handler = std::function<boost::asio::awaitable<void>(HttpExchange&)>;
+  // What to answer when the request itself is wrong (400, 408, 413) or there are too many connections (503).
+  using ErrorAnswer = std::function<HttpResponse(unsigned status, const std::string& message)>;
+  struct Options {
+    std::string host = "0.0.0.0";
+    uint16_t port = 8000;  // 0: any
+    int max_connections = 4096;
+  };
 
-  // Listens at once; throws std::runtime_error naming a port that is busy.
-  HttpServer(boost::asio::io_context& io, HttpServerOptions options, Handler handler);
-  ~HttpServer();
-  int port() const;
+  // Binds at once; throws std::runtime_error naming host:port when that fails.
+  HttpServer(boost::asio::io_context& io, Options options, Handler handler, ErrorAnswer error_answer);
   void start();
-  // Accepts no more and closes all connections.
-  void close();
+  void stop();  // accepts no more; open connections go on until they end or the io_context stops
+  uint16_t port() const { return port_; }
 
  private:
-  struct State;
-  std::shared_ptr<State> state_;
+  boost::asio::awaitable<void> accept();
+  boost::asio::awaitable<void> serve(boost::asio::ip::tcp::socket socket);
+  boost::asio::awaitable<bool> serve_one(boost::beast::tcp_stream& stream, boost::beast::flat_buffer& buffer);
+
+  boost::asio::io_context& io_;
+  Options options_;
+  Handler handler_;
+  ErrorAnswer error_answer_;
+  boost::asio::ip::tcp::acceptor acceptor_;
+  uint16_t port_ = 0;
+  int connections_ = 0;
 };
+
+// A listening socket on host:port (0: any); throws std::runtime_error naming them. Shared by HTTP and RPC.
+boost::asio::ip::tcp::acceptor listen_on(boost::asio::io_context& io, const std::string& host, uint16_t port, const std::string& flag);
 
 }  // namespace accrete::net

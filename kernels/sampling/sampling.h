@@ -36,7 +36,8 @@ struct TokenCounts {
 struct TokenLogprobOf { int32_t token; float logprob; };
 
 struct Sampled {
-  int32_t token = -1;           // -1: the logits hold NaN or +inf; the request must end with an error
+  int32_t token = -1;           // -1: the logits hold NaN or +inf, or leave no token; the request must end with an error
+  // Computed when params.logprobs >= 0:
   float logprob = 0.0f;         // log softmax of the raw logits (before temperature and penalties), as vLLM reports it
   int32_t rank = 0;             // 1: the most likely
   std::vector<TokenLogprobOf> top;  // the params.logprobs most likely, best first
@@ -49,7 +50,8 @@ struct SampleRequest {
   std::span<const int32_t> forbidden;  // e.g. end-of-sequence ids below min_tokens
 };
 
-// One row of f32 logits [V]; they are overwritten. Ties go to the smallest id.
+// One row of f32 logits [V]; they are overwritten. Ties go to the smallest id. Temperatures below 1e-5 are greedy. Ids outside
+// [0, V) in bias, counts and forbidden are ignored. Thread-safe; scratch is thread-local.
 Sampled sample_cpu(const SampleRequest& request, std::span<float> logits);
 
 // log softmax(logits)[token], its rank and the n best: for prompt_logprobs.

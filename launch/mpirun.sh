@@ -26,7 +26,7 @@ options=(--oversubscribe --bind-to none)
 [ "$(id -u)" = 0 ] && options+=(--allow-run-as-root)
 # Settings of Open MPI that the caller may override, in the environment or with --mpi.
 export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none}
-export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-10}
+export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-5}
 if [ ${#hosts[@]} = 0 ]; then
   export OMPI_MCA_btl=${OMPI_MCA_btl:-vader,self}
 else

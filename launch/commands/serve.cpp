@@ -25,6 +25,7 @@ using std::chrono::milliseconds;
 
 // How long replicas get to end after SIGTERM before they are killed.
 constexpr auto kStopPatience = std::chrono::seconds(12);
+constexpr double kTellClients = 3.0;  // seconds for the errors of requests that died with the last replica
 constexpr auto kGlance = milliseconds(200);
 
 struct ServeFlags {
@@ -82,6 +83,7 @@ int run_serve(ServeFlags& flags) {
       return kExitOk;
     }
   }
+  front.drain(kTellClients);
   throw std::runtime_error("no replica is left; the reason stands above");
 }
 

@@ -31,6 +31,7 @@ Front::~Front() = default;
 
 std::string Front::address() const { return fmt::format("{}:{}", reachable_host(state_->flags.host), state_->coordinator.rpc_port()); }
 
-void Front::drain() { state_->coordinator.drain(state_->flags.shutdown_timeout); }
+void Front::drain() { drain(state_->flags.shutdown_timeout); }
+void Front::drain(double seconds) { state_->coordinator.drain(seconds); }
 
 }  // namespace accrete::launch

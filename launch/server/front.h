@@ -21,6 +21,8 @@ class Front {
   std::string address() const;
   // Takes no new requests and returns when the open ones have ended, after --shutdown-timeout at the latest.
   void drain();
+  // The same for when nobody is left to answer: gives clients `seconds` to be told.
+  void drain(double seconds);
 
  private:
   struct State;

@@ -95,7 +95,7 @@ TEST(ReplicaCommand, OneRankNeedsNoMpirun) {
   worker::EngineOptions options;
   options.model = "m.gguf";
   const auto command = replica_command(options, "bin/accrete", "127.0.0.1:8001");
-  EXPECT_EQ(command, (std::vector<std::string>{"bin/accrete", "worker", "--model=m.gguf", "--coordinator=127.0.0.1:8001"}));
+  EXPECT_EQ(command, (std::vector<std::string>{"bin/accrete", "worker", "--model=m.gguf", "--coordinator=127.0.0.1:8001", "--reconnect-seconds=0"}));
 }
 
 TEST(ReplicaCommand, SeveralRanksRunUnderMpirun) {

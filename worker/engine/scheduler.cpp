@@ -211,6 +211,7 @@ int64_t Scheduler::logit_limit(const Draft& draft, const Sequence& sequence, int
 
 void Scheduler::plan_prompts(Draft& draft) {
   std::vector<Sequence*> prompts;
+  bool door_closed = false;  // first come, first served: behind one that cannot come in, nobody comes in
   for (Sequence* sequence : draft.order) {
     if (static_cast<int>(prompts.size()) == kPartialPrompts || draft.tokens_left == 0) break;
     if (draft.holds(sequence) || sequence->cancelled) continue;
@@ -218,8 +219,8 @@ void Scheduler::plan_prompts(Draft& draft) {
       if (!is_decode(*sequence)) prompts.push_back(sequence);
       continue;
     }
-    if (!admit(draft, *sequence)) break;  // first come, first served: nobody overtakes
-    prompts.push_back(sequence);
+    door_closed = door_closed || !admit(draft, *sequence);
+    if (!door_closed) prompts.push_back(sequence);
   }
   // Shortest first, each at most an even share of what is left: short prompts leave their rest to long ones.
   std::vector<Sequence*> shares = prompts;

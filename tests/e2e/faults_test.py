@@ -24,6 +24,7 @@ class LongAnswer(threading.Thread):
             self.events.extend(support.events_of(self.response))
         except OSError as error:
             self.broken = str(error)
+        self.connection.close()
 
     def error(self):
         """The error object of the stream's last events, if any."""

@@ -55,8 +55,18 @@ struct AttendTile {
     }
   }
 
+  // A row's weights p[count] and its sums o[size].
+  struct Sums {
+    const float* p;
+    int64_t count;
+    int64_t size;
+    float* o;
+  };
+
   // o[begin, begin + 4 Lanes) += sum_s p[s] v[s]
-  static void add_values(const AttendSlots& slots, int64_t count, int64_t size, const float* p, int64_t begin, float* o) {
+  static void add_values(const AttendSlots& slots, const Sums& sums, int64_t begin) {
+    const auto [p, count, size, row] = sums;
+    float* o = row + begin;
     Vec a = at(o), b = at(o + Lanes), c = at(o + 2 * Lanes), d = at(o + 3 * Lanes);
     for (int64_t s = 0; s < count;) {
       const float* v = slots.values[s / slots.run] + s % slots.run * size + begin;
@@ -75,7 +85,8 @@ struct AttendTile {
     at(o + 2 * Lanes) = c;
     at(o + 3 * Lanes) = d;
   }
-  static void add_values_tail(const AttendSlots& slots, int64_t count, int64_t size, const float* p, int64_t begin, float* o) {
+  static void add_values_tail(const AttendSlots& slots, const Sums& sums, int64_t begin) {
+    const auto [p, count, size, o] = sums;
     for (int64_t s = 0; s < count; ++s) {
       const float* v = slots.values[s / slots.run] + s % slots.run * size;
       for (int64_t i = begin; i < size; ++i) o[i] += p[s] * v[i];
@@ -102,8 +113,8 @@ struct AttendTile {
     float* o = rows.o + r * size;
     for (int64_t i = 0; i < size; ++i) o[i] *= keep;
     const int64_t whole = size / (4 * Lanes) * (4 * Lanes);
-    for (int64_t begin = 0; begin < whole; begin += 4 * Lanes) add_values(slots, count, size, p, begin, o + begin);
-    if (whole < size) add_values_tail(slots, count, size, p, whole, o);
+    for (int64_t begin = 0; begin < whole; begin += 4 * Lanes) add_values(slots, {p, count, size, o}, begin);
+    if (whole < size) add_values_tail(slots, {p, count, size, o}, whole);
   }
 
   static void run(const AttendRows& rows, const AttendSlots& slots) {

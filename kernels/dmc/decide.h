@@ -25,11 +25,16 @@ inline Decision decide_learned(const DmcParams& dmc, float decision, float impor
 }
 
 // A draw from the stream of (seed, sequence, layer, head, position): the same on every device, for every sharding, after every move.
-inline Decision decide_synthetic(const DmcParams& dmc, uint64_t sequence_key, int layer, int kv_head, int64_t position, double rate) {
-  const uint64_t key = sequence_key ^ (dmc.synthetic_seed * 0x9E3779B97F4A7C15ull);
-  const PhiloxBlock counter{{static_cast<uint32_t>(position), static_cast<uint32_t>(layer), static_cast<uint32_t>(kv_head), 0x444d43u}};
-  const double draw = philox_unit(philox_4x32(counter, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)));
-  return {draw < rate, 1.0f};
+struct SyntheticDraw {
+  uint64_t sequence_key;
+  int layer, kv_head;  // global
+  int64_t position;
+};
+inline Decision decide_synthetic(const DmcParams& dmc, const SyntheticDraw& draw, double rate) {
+  const uint64_t key = draw.sequence_key ^ (dmc.synthetic_seed * 0x9E3779B97F4A7C15ull);
+  const PhiloxBlock counter{{static_cast<uint32_t>(draw.position), static_cast<uint32_t>(draw.layer), static_cast<uint32_t>(draw.kv_head), 0x444d43u}};
+  const double uniform = philox_unit(philox_4x32(counter, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)));
+  return {uniform < rate, 1.0f};
 }
 
 }  // namespace accrete

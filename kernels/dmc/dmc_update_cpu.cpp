@@ -9,7 +9,14 @@ namespace accrete {
 namespace {
 
 // Half-split rotation of x[D] into y[D]; learned mode zeroes the last component again, which the rotation made non-zero.
-void rotate(const float* x, const float* cos, const float* sin, int64_t size, bool zero_last, float* y) {
+struct Rotation {
+  const float* cos;  // [D/2]
+  const float* sin;
+  int64_t size;      // D
+  bool zero_last;
+};
+void rotate(const float* x, const Rotation& rotation, float* y) {
+  const auto [cos, sin, size, zero_last] = rotation;
   const int64_t half = size / 2;
   for (int64_t i = 0; i < half; ++i) {
     const float a = x[i], b = x[i + half];
@@ -47,7 +54,7 @@ class HeadUpdate {
   Decision decide(int32_t t, const float* q, const float* k) const {
     if (op_.dmc.mode == DmcMode::off) return {};
     if (!learned_) {
-      return decide_synthetic(op_.dmc, op_.batch.sequence_key(sequence_), global_layer(), global_head(), op_.batch.position(t), rate_);
+      return decide_synthetic(op_.dmc, {op_.batch.sequence_key(sequence_), global_layer(), global_head(), op_.batch.position(t)}, rate_);
     }
     float importance = 0.0f;
     for (int64_t g = 0; g < group_; ++g) importance += q[g * size_ + size_ - 1];
@@ -86,15 +93,14 @@ class HeadUpdate {
   }
 
   void write_entry(int32_t t, float* q, const float* scratch) {
-    const float* cos = &op_.cos(t, 0);
-    const float* sin = &op_.sin(t, 0);
-    rotate(scratch + size_, cos, sin, size_, learned_, &op_.own_k.as<float>()(t, head_, 0));
+    const Rotation rotation{&op_.cos(t, 0), &op_.sin(t, 0), size_, learned_};
+    rotate(scratch + size_, rotation, &op_.own_k.as<float>()(t, head_, 0));
     std::copy_n(scratch + 2 * size_, size_, &op_.own_v.as<float>()(t, head_, 0));
     op_.own_slot(t, head_) = std::max(cache_.slots() - 1, 0);
     for (int64_t g = 0; g < group_; ++g) {
       float* row = q + g * size_;
       if (learned_) row[size_ - 1] = 0.0f;
-      rotate(row, cos, sin, size_, learned_, &op_.q.as<float>()(t, head_ * group_ + g, 0));
+      rotate(row, rotation, &op_.q.as<float>()(t, head_ * group_ + g, 0));
     }
   }
 

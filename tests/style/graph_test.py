@@ -18,7 +18,7 @@ def configure(edges):
         (top / "CMakeLists.txt").write_text(
             "cmake_minimum_required(VERSION 3.25)\nproject(tiny LANGUAGES NONE)\n"
             f'include("{ROOT}/cmake/AccreteFolders.cmake")\n' + "".join(f"accrete_folder({name} ON {on})\n" for name, on in edges))
-        run = subprocess.run(["cmake", "-S", str(top), "-B", str(top / "build")], capture_output=True, text=True, check=False)
+        run = subprocess.run(["cmake", "-G", "Ninja", "-S", str(top), "-B", str(top / "build")], capture_output=True, text=True, check=False)
         return run.returncode, run.stdout + run.stderr
 
 

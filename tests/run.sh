@@ -60,4 +60,3 @@ case $mode in
     bash tests/e2e/make_venv.sh build/venv
     run_ctest release ;;
 esac
-say "done"

@@ -78,8 +78,10 @@ void finish_engine_flags(EngineFlags& flags) {
   if (o.model.empty() && o.load_format == "dummy") {
     throw UsageError("--load-format dummy needs a shape as MODEL: llama-2-7b, llama-2-13b, llama-2-70b or tiny");
   }
+  const bool use_default = o.model.empty();
+  if (use_default) o.model = kDefaultModelName;  // so that the other flags are checked before anything is fetched
   if (const std::string wrong = worker::check_options(o); !wrong.empty()) throw UsageError(wrong);
-  if (o.model.empty()) {
+  if (use_default) {
     o.model = fetch_default_model();
     if (o.served_model_name.empty()) o.served_model_name = kDefaultModelName;
   }

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Bad flags end with 2, a broken world with 1, each with one line on stderr that names the flag."""
+import hashlib
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -65,6 +67,19 @@ class Usage(unittest.TestCase):
             for number in ("3", "2", "4"):
                 self.assertIn(number, line)
             job.expect_gone(5)
+
+    def test_default_model_needs_no_network_once_it_is_there(self):
+        name, digest = "SmolLM2-135M-Instruct.Q4_1.gguf", hashlib.sha256(pathlib.Path(support.MODEL).read_bytes()).hexdigest()
+        if digest != "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53":
+            self.skipTest("ACCRETE_TEST_MODEL is not the default model")
+        with tempfile.TemporaryDirectory() as cache:
+            shutil.copy(support.MODEL, pathlib.Path(cache) / name)
+            nowhere = {"ACCRETE_CACHE": cache, "PIP_INDEX_URL": "http://127.0.0.1:1", "ACCRETE_LAUNCH_DIR": str(support.ROOT / "launch")}
+            for _ in range(2):  # checks the copy's hash, then trusts its stamp
+                code, text, errors = support.run("generate", "--raw", "--prompt", "The capital of France is", "--max-tokens", "16",
+                                                 *support.SMALL, extra_env=nowhere)
+                self.assertEqual(code, 0, errors)
+                self.assertIn("Paris", text)
 
     def test_version_and_help(self):
         self.assertEqual(support.run("--version")[0], 0)

@@ -30,7 +30,6 @@ FrameDecoder::Step FrameDecoder::next(rpc::Frame& frame) {
   if (size > max_) return fail(fmt::format("a frame of {} bytes, the limit is {}", size, max_));
   if (rest.size() < 4 + size) return Step::none;
   if (!frame.ParseFromArray(rest.data() + 4, static_cast<int>(size))) return fail(fmt::format("{} bytes that do not parse as a frame", size));
-  if (frame.body_case() == rpc::Frame::BODY_NOT_SET) return fail("a frame without a known body");
   begin_ += 4 + size;
   if (begin_ == buffer_.size() || begin_ > (size_t{1} << 20)) {
     buffer_.erase(0, begin_);

@@ -18,7 +18,7 @@ class FrameDecoder {
   enum class Step {
     none,    // no whole frame yet
     frame,   // one was taken
-    broken,  // a length over the limit, bytes that do not parse, or no known body: error() says; nothing more will come
+    broken,  // a length over the limit or bytes that do not parse: error() says; nothing more will come
   };
   explicit FrameDecoder(size_t max_frame_bytes = kMaxFrameBytes) : max_(max_frame_bytes) {}
 

@@ -1,5 +1,5 @@
-// SignalGate: SIGTERM, SIGINT and SIGCHLD as values instead of interruptions. Make it in main before any thread, so that all threads
-// inherit the blocked signals; wait from the main thread.
+// SignalGate: SIGTERM, SIGINT and SIGCHLD as values instead of interruptions, whichever thread the kernel picks (libraries start threads
+// of their own, so blocking the signals in ours would not do). One at a time in a process; wait from one thread.
 #pragma once
 
 #include <chrono>
@@ -9,7 +9,7 @@ namespace accrete::launch {
 
 class SignalGate {
  public:
-  SignalGate();
+  SignalGate();  // throws std::runtime_error when the process has no descriptor left
   ~SignalGate();
   SignalGate(const SignalGate&) = delete;
   SignalGate& operator=(const SignalGate&) = delete;
@@ -18,8 +18,9 @@ class SignalGate {
   int wait(std::chrono::milliseconds patience);
 
  private:
-  sigset_t watched_;
-  sigset_t before_;
+  static constexpr int kWatched[] = {SIGTERM, SIGINT, SIGCHLD};
+  struct sigaction before_[3];
+  int ends_[2];  // of a pipe: the handler writes the signal's number, wait reads it
 };
 
 }  // namespace accrete::launch

@@ -1,6 +1,7 @@
 #include "launch/cli/command_line.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -31,7 +32,7 @@ struct Example {
 class ConfigFile : public ::testing::Test {
  protected:
   std::string write(const std::string& text) {
-    const std::string path = ::testing::TempDir() + "accrete_command_line_test.yaml";
+    const std::string path = ::testing::TempDir() + "accrete_command_line_test." + std::to_string(getpid()) + ".yaml";
     std::ofstream(path) << text;
     return path;
   }

@@ -56,7 +56,7 @@ case $mode in
     done ;;
   full)
     model
+    bash tests/e2e/make_venv.sh build/venv  # before the build is configured: its Python runs the openai test
     build release
-    bash tests/e2e/make_venv.sh build/venv
     run_ctest release ;;
 esac

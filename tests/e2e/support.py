@@ -76,7 +76,7 @@ class Job:
         self.marker = uuid.uuid4().hex
         self.command = [str(part) for part in command]
         self.log = tempfile.NamedTemporaryFile("w+", prefix="accrete-e2e-", suffix=".log", delete=False)
-        environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OPENBLAS_NUM_THREADS="1")
+        environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
         environment.update(extra_env or {})
         environment[MARKER] = self.marker
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, env=environment,

@@ -91,6 +91,13 @@ TEST(SignalGate, HandsSignalsOver) {
   EXPECT_EQ(gate.wait(5s), SIGTERM);
 }
 
+TEST(SignalGate, WorksWhenAnotherThreadGetsTheSignal) {
+  SignalGate gate;
+  std::thread other([] { raise(SIGINT); });
+  other.join();
+  EXPECT_EQ(gate.wait(5s), SIGINT);
+}
+
 TEST(ReplicaCommand, OneRankNeedsNoMpirun) {
   worker::EngineOptions options;
   options.model = "m.gguf";

@@ -56,7 +56,8 @@ case $mode in
     done ;;
   full)
     model
-    bash tests/e2e/make_venv.sh build/venv  # before the build is configured: its Python runs the openai test
+    # Before the build is configured: its Python runs the openai test.
+    bash tests/e2e/make_venv.sh build/venv || say "no packages for the openai client: its test skips"
     build release
     run_ctest release ;;
 esac

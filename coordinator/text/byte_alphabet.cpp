@@ -1,7 +1,5 @@
 #include "coordinator/text/byte_alphabet.h"
 
-#include <unordered_map>
-
 #include "coordinator/text/utf8.h"
 
 namespace accrete::coordinator {
@@ -41,12 +39,12 @@ std::string to_byte_alphabet(std::string_view bytes) {
 std::string from_byte_alphabet(std::string_view spelled) {
   const auto& table = code_points_to_bytes();
   std::string out;
-  while (!spelled.empty()) {
-    const Utf8Step step = utf8_step(spelled);
+  for (std::string_view rest = spelled; !rest.empty();) {
+    const Utf8Step step = utf8_step(rest);
     const bool known = step.valid && step.code_point < table.size() && table[step.code_point] >= 0;
-    if (known) out += static_cast<char>(table[step.code_point]);
-    else out += spelled.substr(0, step.bytes);
-    spelled.remove_prefix(step.bytes);
+    if (!known) return std::string(spelled);
+    out += static_cast<char>(table[step.code_point]);
+    rest.remove_prefix(step.bytes);
   }
   return out;
 }

@@ -11,7 +11,7 @@ namespace accrete::coordinator {
 const std::array<std::string, 256>& byte_alphabet();  // byte -> UTF-8 of its character
 
 std::string to_byte_alphabet(std::string_view bytes);
-// Characters outside the alphabet (added tokens have them) stand for their own UTF-8.
+// A spelling with a character outside the alphabet stands for its own UTF-8.
 std::string from_byte_alphabet(std::string_view spelled);
 
 }  // namespace accrete::coordinator

@@ -18,7 +18,7 @@ class IncrementalDetokenizer {
   std::string flush();
 
  private:
-  std::string take_whole();
+  std::string take_whole(bool last);
 
   const Tokenizer* tokenizer_;
   bool skip_special_;

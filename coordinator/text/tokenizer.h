@@ -41,8 +41,11 @@ class Tokenizer {
   virtual std::string token_string(int32_t id) const = 0;
   // Whether decoding drops one space before the first token (sentencepiece's dummy prefix).
   virtual bool strips_first_space() const { return false; }
+  // Whether each byte of what is not UTF-8 becomes its own U+FFFD (sentencepiece's byte tokens), or each maximal start
+  // of a character becomes one, as in Python's errors="replace".
+  virtual bool replaces_each_byte() const { return false; }
 
-  // All ids as text: valid UTF-8, each maximal run of bytes that is none becomes U+FFFD as in Python's errors="replace".
+  // All ids as text, valid UTF-8.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
 };
 

@@ -42,6 +42,32 @@ Utf8Step utf8_step(std::string_view text) {
   return {lead.length, true, false, code};
 }
 
+bool is_white_space(uint32_t code) {
+  if (code <= 0x20) return code == 0x20 || (code >= 0x09 && code <= 0x0D);
+  return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
+         code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
+}
+
+std::string_view strip_front(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Step step = utf8_step(text);
+    if (!step.valid || !is_white_space(step.code_point)) break;
+    text.remove_prefix(step.bytes);
+  }
+  return text;
+}
+
+std::string_view strip_back(std::string_view text) {
+  while (!text.empty()) {
+    size_t begin = text.size() - 1;
+    while (begin > 0 && (static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
+    const Utf8Step step = utf8_step(text.substr(begin));
+    if (!step.valid || !is_white_space(step.code_point)) break;
+    text.remove_suffix(text.size() - begin);
+  }
+  return text;
+}
+
 void append_utf8(uint32_t code, std::string& out) {
   if (code < 0x80) {
     out += static_cast<char>(code);

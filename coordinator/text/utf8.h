@@ -20,6 +20,12 @@ struct Utf8Step {
 // standard (chapter 3, "maximal subpart") and Python's decoder do.
 Utf8Step utf8_step(std::string_view text);
 
+// Unicode's White_Space.
+bool is_white_space(uint32_t code_point);
+// `text` (valid UTF-8) without the white space at its ends; `strip_front` and `strip_back` take one end each.
+std::string_view strip_front(std::string_view text);
+std::string_view strip_back(std::string_view text);
+
 void append_utf8(uint32_t code_point, std::string& out);
 
 // Valid UTF-8: every invalid step becomes U+FFFD; an incomplete end too.

@@ -120,7 +120,7 @@ class HeadCache {
     for (int64_t d = 0; d < size_; ++d) entry.v[d] *= factor;
   }
 
-  CacheRef cache_;
+  const CacheRef& cache_;
   const DmcParams& dmc_;
   int layer_, row_, head_;
   int32_t slots_;

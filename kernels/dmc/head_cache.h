@@ -69,11 +69,17 @@ class HeadCache {
     for (int64_t d = 0; d < size_; ++d) values[d] = static_cast<T>(v[d]);
   }
 
+  // This head's entries; the CPU keeps them in f32.
+  float* ring(const AnyView<4>& entries) const {
+    CHECK(entries.dtype == DType::f32, name_of(entries.dtype));
+    return static_cast<float*>(entries.data) + layer_ * entries.stride[0] + row_ * entries.stride[1] + head_ * entries.stride[2];
+  }
+
   // Sums over the ring from its oldest entry to its newest: no drift, and the same bits however the prompt was cut.
   void add_windowed(const float* k, const float* v, float weight, int32_t segment, SlotEntry mean) {
     const int window = dmc_.window;
-    float* ring_k = &cache_.ring_k(layer_, row_, head_, 0);
-    float* ring_v = &cache_.ring_v(layer_, row_, head_, 0);
+    float* ring_k = ring(cache_.ring_k);
+    float* ring_v = ring(cache_.ring_v);
     float* ring_w = &cache_.ring_w(layer_, row_, head_, 0);
     const int newest = segment % window;
     std::copy_n(k, size_, ring_k + newest * size_);
@@ -97,7 +103,7 @@ class HeadCache {
   }
 
   void add_running(const float* k, const float* v, float weight, int32_t segment, SlotEntry mean) {
-    const SlotEntry sum{&cache_.ring_k(layer_, row_, head_, 0), &cache_.ring_v(layer_, row_, head_, 0)};
+    const SlotEntry sum{ring(cache_.ring_k), ring(cache_.ring_v)};
     float& total = cache_.ring_w(layer_, row_, head_, 0);
     if (segment == 0) {
       std::fill_n(sum.k, size_, 0.0f);

@@ -5,40 +5,26 @@
 #include <new>
 
 #include "cache/arena.h"
+#include "cache/audit.h"
 #include "cache/page_pool.h"
 #include "kernels/check.h"
 
 namespace accrete::cache {
 namespace {
 
-int64_t max_pages(const KvCacheShape& shape) { return (shape.max_tokens + shape.page_slots - 1) / shape.page_slots; }
-int64_t ring_entries(const KvCacheShape& shape) { return shape.dmc ? std::max(shape.window, 1) : 0; }
-int64_t table_heads(const KvCacheShape& shape) { return shape.heads() * shape.sequences; }
-size_t ring_weight_bytes(const KvCacheShape& shape) { return table_heads(shape) * ring_entries(shape) * sizeof(float); }
+size_t ring_weight_bytes(const KvCacheShape& shape) { return shape.table_heads() * shape.ring_entries() * sizeof(float); }
 size_t ring_vector_bytes(const KvCacheShape& shape) { return ring_weight_bytes(shape) * shape.head_size; }
 
-// Of a row's snapshot with `slots` slots in all.
-size_t snapshot_bytes(const KvCacheShape& shape, int64_t slots) {
-  const int64_t ring = ring_entries(shape) * (2 * shape.head_size + 1) * static_cast<int64_t>(sizeof(float));
-  return sizeof(SnapshotHeader) + shape.heads() * (ring + 2 * sizeof(int32_t)) + slots * 2 * shape.head_size * size_of(shape.dtype);
-}
-
 }  // namespace
-
-int64_t KvCacheShape::state_bytes() const {
-  const int64_t ring = ring_entries(*this) * (2 * head_size + 1) * static_cast<int64_t>(sizeof(float));
-  const int64_t counts = static_cast<int64_t>(sizeof(int32_t)) * (1 + (dmc ? 1 : 0) + max_pages(*this));
-  return table_heads(*this) * (ring + counts) + pages * static_cast<int64_t>(sizeof(int32_t));
-}
 
 struct KvCache::State {
   explicit State(const KvCacheShape& s)
       : shape(s),
         pool(static_cast<int32_t>(s.pages)),
         arena(static_cast<size_t>(s.pages * s.page_bytes())),
-        slots(table_heads(s)),
-        segment(s.dmc ? table_heads(s) : 0),
-        page_rows(table_heads(s) * max_pages(s), kNoPage),
+        slots(s.table_heads()),
+        segment(s.dmc ? s.table_heads() : 0),
+        page_rows(s.table_heads() * s.max_pages(), kNoPage),
         ring_k_bytes(ring_vector_bytes(s)),
         ring_v_bytes(ring_vector_bytes(s)),
         ring_w_bytes(ring_weight_bytes(s)),
@@ -53,7 +39,7 @@ struct KvCache::State {
   }
   // Index of (layer, row, head) in the tables, [L, B, Hkv].
   int64_t at(int64_t layer, int64_t row, int64_t head) const { return (layer * shape.sequences + row) * shape.kv_heads + head; }
-  int32_t* row_pages(int64_t index) { return page_rows.data() + index * max_pages(shape); }
+  int32_t* row_pages(int64_t index) { return page_rows.data() + index * shape.max_pages(); }
   int64_t pages_of(int64_t index) const { return (slots[index] + shape.page_slots - 1) / shape.page_slots; }
 
   template <class Body>
@@ -65,7 +51,7 @@ struct KvCache::State {
   }
 
   void export_head(int64_t index, std::vector<std::byte>& out);
-  void import_head(int64_t index, SnapshotReader& in);
+  void import_head(int64_t index, const RowHead& head, const std::byte* from);
   size_t slot_bytes() const { return shape.head_size * size_of(shape.dtype); }
 
   // The keys, then the values of a head, page by page: body(begin, bytes).
@@ -82,7 +68,7 @@ struct KvCache::State {
   // A head's DMC state: body(begin, bytes).
   template <class Body>
   void each_ring(int64_t index, Body&& body) {
-    const int64_t entries = ring_entries(shape), vectors = entries * shape.head_size;
+    const int64_t entries = shape.ring_entries(), vectors = entries * shape.head_size;
     body(ring_k + index * vectors, vectors * sizeof(float));
     body(ring_v + index * vectors, vectors * sizeof(float));
     body(ring_w + index * entries, entries * sizeof(float));
@@ -101,10 +87,8 @@ struct KvCache::State {
 };
 
 KvCache::KvCache(const KvCacheShape& shape) {
-  CHECK(shape.layers > 0 && shape.kv_heads > 0 && shape.head_size > 0, shape.layers, shape.kv_heads, shape.head_size);
-  CHECK(shape.sequences > 0 && shape.max_tokens > 0 && shape.page_slots > 0, shape.sequences, shape.max_tokens, shape.page_slots);
-  CHECK(shape.pages > 0 && shape.pages < (int64_t{1} << 31), shape.pages);
-  CHECK(shape.dtype == DType::f32 || shape.dtype == DType::bf16, name_of(shape.dtype));
+  check_shape(shape);
+  CHECK(!shape.device);
   state_ = std::make_unique<State>(shape);
 }
 
@@ -114,11 +98,11 @@ const KvCacheShape& KvCache::shape() const { return state_->shape; }
 
 CacheRef KvCache::ref() {
   State& s = *state_;
-  const int64_t layers = s.shape.layers, rows = s.shape.sequences, heads = s.shape.kv_heads, entries = ring_entries(s.shape);
+  const int64_t layers = s.shape.layers, rows = s.shape.sequences, heads = s.shape.kv_heads, entries = s.shape.ring_entries();
   CacheRef ref;
   ref.pages = s.pages();
   ref.slots = View<int32_t, 3>(s.slots.data(), {layers, rows, heads});
-  ref.page_rows = View<int32_t, 4>(s.page_rows.data(), {layers, rows, heads, max_pages(s.shape)});
+  ref.page_rows = View<int32_t, 4>(s.page_rows.data(), {layers, rows, heads, s.shape.max_pages()});
   if (s.shape.dmc) {
     ref.ring_k = View<float, 4>(s.ring_k, {layers, rows, heads, entries * s.shape.head_size});
     ref.ring_v = View<float, 4>(s.ring_v, {layers, rows, heads, entries * s.shape.head_size});
@@ -150,9 +134,7 @@ int64_t KvCache::bytes_in_use() const { return (state_->shape.pages - free_pages
 RowUse KvCache::use(int32_t row) const {
   RowUse use;
   state_->each_head(row, [&](int64_t index) {
-    use.pages += state_->pages_of(index);
-    use.slots += state_->slots[index];
-    use.full_heads += state_->slots[index] % state_->shape.page_slots == 0 ? 1 : 0;
+    use.add_head(state_->slots[index], state_->shape.page_slots);
   });
   return use;
 }
@@ -171,10 +153,6 @@ void put(std::vector<std::byte>& out, const void* from, size_t bytes) {
   out.insert(out.end(), begin, begin + bytes);
 }
 
-void expect_pages(int64_t said, int64_t needed) {
-  if (said != needed) throw SnapshotError(fmt::format("cache snapshot: pages is {}, its slots need {}", said, needed));
-}
-
 }  // namespace
 
 void KvCache::State::export_head(int64_t index, std::vector<std::byte>& out) {
@@ -186,77 +164,47 @@ void KvCache::State::export_head(int64_t index, std::vector<std::byte>& out) {
   each_ring(index, [&](float* ring, size_t bytes) { put(out, ring, bytes); });
 }
 
-// Checks before it takes, so that a head either has all its pages or none.
-void KvCache::State::import_head(int64_t index, SnapshotReader& in) {
-  int32_t count = 0, open = 0;
-  in.read(&count, sizeof(count));
-  in.read(&open, sizeof(open));
-  if (count < 0 || count > shape.max_tokens) throw SnapshotError(fmt::format("cache snapshot: a head's slots is {}", count));
-  if (open < 0 || open > shape.max_tokens) throw SnapshotError(fmt::format("cache snapshot: a head's segment is {}", open));
-  if (in.left() < 2 * count * slot_bytes()) throw SnapshotError("cache snapshot: it ends early");
-  const int64_t pages = (count + shape.page_slots - 1) / shape.page_slots;
-  if (pages > pool.free_pages()) throw SnapshotError("cache snapshot: it holds more slots than its header says");
-  for (int64_t i = 0; i < pages; ++i) row_pages(index)[i] = pool.take();
-  slots[index] = count;
-  if (shape.dmc) segment[index] = open;
-  each_run(index, [&](std::byte* run, size_t bytes) { in.read(run, bytes); });
-  if (!shape.dmc) return;
-  each_ring(index, [&](float* ring, size_t bytes) { in.read(ring, bytes); });
+void KvCache::State::import_head(int64_t index, const RowHead& head, const std::byte* from) {
+  for (int64_t i = 0; i * shape.page_slots < head.slots; ++i) row_pages(index)[i] = pool.take();
+  slots[index] = head.slots;
+  if (shape.dmc) segment[index] = head.segment;
+  from += 2 * sizeof(int32_t);
+  const auto read = [&](void* to, size_t bytes) {
+    std::memcpy(to, from, bytes);
+    from += bytes;
+  };
+  each_run(index, read);
+  if (shape.dmc) each_ring(index, read);
 }
 
 std::vector<std::byte> KvCache::export_row(int32_t row) const {
-  const SnapshotHeader header = make_header(state_->shape, use(row).pages);
+  const std::vector<RowHead> heads = row_heads(state_->shape, slot_counts(row), {});
+  const SnapshotHeader header = make_header(state_->shape, heads.back().page_begin);
   std::vector<std::byte> out;
-  out.reserve(snapshot_bytes(state_->shape, use(row).slots));
+  out.reserve(snapshot_bytes(heads));
   put(out, &header, sizeof(header));
   state_->each_head(row, [&](int64_t index) { state_->export_head(index, out); });
+  CHECK(out.size() == snapshot_bytes(heads), out.size(), snapshot_bytes(heads));
   seal(out);
   return out;
 }
 
 bool KvCache::import_row(int32_t row, std::span<const std::byte> snapshot) {
-  const SnapshotHeader header = open_snapshot(snapshot, state_->shape);
+  open_snapshot(snapshot, state_->shape);
   CHECK(use(row).slots == 0, row, use(row).slots);
-  if (snapshot_pages(snapshot) > free_pages()) return false;
-  SnapshotReader in(snapshot.subspan(sizeof(header)));
-  try {
-    state_->each_head(row, [&](int64_t index) { state_->import_head(index, in); });
-    if (in.left() != 0) throw SnapshotError(fmt::format("cache snapshot: {} bytes too many", in.left()));
-    expect_pages(header.pages, use(row).pages);
-  } catch (const SnapshotError&) {
-    release(row);
-    throw;
-  }
+  const std::vector<RowHead> heads = read_row_heads(snapshot, state_->shape);
+  if (heads.back().page_begin > free_pages()) return false;
+  auto head = heads.begin();
+  state_->each_head(row, [&](int64_t index) {
+    state_->import_head(index, *head, snapshot.data() + sizeof(SnapshotHeader) + head->word_begin * sizeof(uint32_t));
+    ++head;
+  });
   return true;
 }
 
-int64_t KvCache::snapshot_pages(std::span<const std::byte> snapshot) {
-  SnapshotHeader header;
-  if (snapshot.size() < sizeof(header)) throw SnapshotError("cache snapshot: it is shorter than its header");
-  std::memcpy(&header, snapshot.data(), sizeof(header));
-  if (header.pages < 0) throw SnapshotError(fmt::format("cache snapshot: pages is {}", header.pages));
-  return header.pages;
-}
-
 std::optional<std::string> KvCache::audit() const {
-  State& s = *state_;
-  std::vector<int32_t> owners(s.shape.pages, 0);
-  for (int32_t page : s.pool.free_list()) ++owners[page];
-  for (int64_t index = 0; index < table_heads(s.shape); ++index) {
-    const int64_t pages = s.pages_of(index);
-    if (s.slots[index] < 0 || s.slots[index] > s.shape.max_tokens) return fmt::format("head {}: {} slots", index, s.slots[index]);
-    if (s.shape.dmc && s.segment[index] < 0) return fmt::format("head {}: segment {}", index, s.segment[index]);
-    for (int64_t i = 0; i < max_pages(s.shape); ++i) {
-      const int32_t page = s.row_pages(index)[i];
-      if (i >= pages && page != kNoPage) return fmt::format("head {}: entry {} beyond its {} pages is {}", index, i, pages, page);
-      if (i < pages && (page < 0 || page >= s.shape.pages)) return fmt::format("head {}: entry {} is {}", index, i, page);
-      if (i < pages) ++owners[page];
-    }
-  }
-  for (int64_t page = 0; page < s.shape.pages; ++page) {
-    if (owners[page] != 1) return fmt::format("page {} has {} owners", page, owners[page]);
-  }
-  return std::nullopt;
+  const std::vector<int32_t> free_list = state_->pool.free_list();
+  return audit_tables(state_->shape, {state_->slots, state_->segment, state_->page_rows, free_list});
 }
 
 }  // namespace accrete::cache

@@ -10,34 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "cache/kv_cache_shape.h"
 #include "cache/snapshot.h"
 #include "kernels/paging/cache_ref.h"
 
 namespace accrete::cache {
-
-struct KvCacheShape {
-  int64_t layers = 0;      // L_local
-  int64_t kv_heads = 0;    // Hkv_local
-  int64_t head_size = 0;   // D
-  int64_t sequences = 0;   // B: rows of the tables
-  int64_t max_tokens = 0;  // longest sequence: max_pages = ceil(max_tokens / page_slots)
-  int64_t pages = 0;       // N
-  int32_t page_slots = 16; // S
-  int32_t window = 12;     // W of the DMC state
-  bool dmc = false;        // false: no ring or sums are kept
-  DType dtype = DType::f32;
-
-  int64_t page_bytes() const { return 2 * page_slots * head_size * static_cast<int64_t>(size_of(dtype)); }
-  int64_t heads() const { return layers * kv_heads; }
-  int64_t state_bytes() const;  // tables and DMC state, all rows: what the memory plan must add to pages * page_bytes()
-};
-
-// One row's use of this rank's memory, as of the last finished step.
-struct RowUse {
-  int64_t pages = 0;       // held
-  int64_t slots = 0;       // sum over layers and KV heads
-  int32_t full_heads = 0;  // heads whose next append takes a page (no page yet, or the last one full)
-};
 
 class KvCache {
  public:
@@ -61,10 +38,9 @@ class KvCache {
   int64_t bytes_in_use() const;  // pages held * page_bytes: equals what the arena's tables reach, to the byte
 
   // Snapshot of a row: versioned, checksummed, independent of page ids. import_row needs an empty row; it returns false and changes
-  // nothing when free pages do not suffice, and throws SnapshotError when the bytes are damaged or of another shape.
+  // nothing when free pages do not suffice, and throws SnapshotError when the bytes are damaged or of another shape. What it takes: snapshot_pages (cache/snapshot.h).
   std::vector<std::byte> export_row(int32_t row) const;
   bool import_row(int32_t row, std::span<const std::byte> snapshot);
-  static int64_t snapshot_pages(std::span<const std::byte> snapshot);
 
   // Walks every table: each page is owned once or free, counts agree. Returns what is wrong, or nothing. For tests and asserts.
   std::optional<std::string> audit() const;

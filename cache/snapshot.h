@@ -1,5 +1,5 @@
 // The form of an exported row (KvCache::export_row): a header, then each head's counts, slots and DMC state, layer-major. It holds no page
-// ids, so it can be imported anywhere a cache has the same shape. Little endian; version 1.
+// ids, so it can be imported anywhere a cache has the same shape, on a GPU or not. Little endian; version 1.
 //
 //   Header | head 0 | head 1 | ...
 //   head:  int32 slots, int32 segment, K [slots, D], V [slots, D] in the cache's type,
@@ -11,6 +11,8 @@
 #include <span>
 #include <stdexcept>
 #include <vector>
+
+#include "kernels/paging/row_image.h"
 
 namespace accrete::cache {
 
@@ -39,15 +41,16 @@ void seal(std::vector<std::byte>& snapshot);
 // Throws SnapshotError unless the snapshot is whole, undamaged and of this shape.
 SnapshotHeader open_snapshot(std::span<const std::byte> snapshot, const KvCacheShape& shape);
 
-// Takes values off the front of a snapshot; throws SnapshotError past its end.
-class SnapshotReader {
- public:
-  explicit SnapshotReader(std::span<const std::byte> bytes) : rest_(bytes) {}
-  void read(void* to, size_t bytes);
-  size_t left() const { return rest_.size(); }
+// The pages that an import of it takes, as its header says; throws SnapshotError when there is no header.
+int64_t snapshot_pages(std::span<const std::byte> snapshot);
 
- private:
-  std::span<const std::byte> rest_;
-};
+// Where each head of a row with these counts lies, [L * Hkv + 1].
+std::vector<RowHead> row_heads(const KvCacheShape& shape, std::span<const int32_t> slots, std::span<const int32_t> segment);
+// The same of an opened snapshot, which then is known to hold what it says; throws SnapshotError.
+std::vector<RowHead> read_row_heads(std::span<const std::byte> snapshot, const KvCacheShape& shape);
+// Bytes of a snapshot of such a row.
+inline size_t snapshot_bytes(const std::vector<RowHead>& heads) {
+  return sizeof(SnapshotHeader) + static_cast<size_t>(heads.back().word_begin) * sizeof(uint32_t);
+}
 
 }  // namespace accrete::cache

@@ -67,8 +67,8 @@ void each_list(std::span<const int32_t> rows, int32_t table_rows, Body&& body) {
 }
 
 __global__ void __launch_bounds__(kThreads) fill_pool_kernel(PagePoolRef pool, uint64_t* give_ticket) {
-  const int page = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  if (page < pool.capacity) pool.free_ring[page] = page;
+  const unsigned page = blockIdx.x * kThreads + threadIdx.x;
+  if (page < static_cast<unsigned>(pool.capacity)) pool.free_ring[page] = static_cast<int32_t>(page);
   if (page != 0) return;
   *pool.take_ticket = 0;
   *give_ticket = static_cast<uint64_t>(pool.capacity);

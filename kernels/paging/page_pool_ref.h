@@ -31,4 +31,11 @@ struct PagePoolRef {
   }
 };
 
+// What a pool on the device points to beside its ring, in one piece that a copy brings to the host.
+struct PoolTickets {
+  uint64_t take = 0;
+  uint64_t give = 0;
+  int32_t exhausted = 0;
+};
+
 }  // namespace accrete

@@ -77,7 +77,7 @@ class RandomSteps {
     const int32_t row = pick_row();
     if (!rows_[row] || swapped_.size() >= 4) return;
     swapped_.push_back({*rows_[row], cache_.export_row(row)});
-    EXPECT_EQ(KvCache::snapshot_pages(swapped_.back().bytes), cache_.use(row).pages);
+    EXPECT_EQ(snapshot_pages(swapped_.back().bytes), cache_.use(row).pages);
     drop(row);
     ++counts_.exported;
   }
@@ -88,7 +88,7 @@ class RandomSteps {
     const int64_t free = cache_.free_pages();
     if (!cache_.import_row(row, swapped_[which].bytes)) {
       ++counts_.refused;
-      EXPECT_GT(KvCache::snapshot_pages(swapped_[which].bytes), free);
+      EXPECT_GT(snapshot_pages(swapped_[which].bytes), free);
       EXPECT_EQ(cache_.free_pages(), free);
       return;
     }

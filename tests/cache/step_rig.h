@@ -32,7 +32,11 @@ class StepRig {
     }
     std::vector<uint64_t> keys(steps.size(), 0);
     const auto sequences = static_cast<int64_t>(row.size()), tokens = static_cast<int64_t>(position.size());
-    const StepBatch batch{{row.data(), {sequences}}, {begin.data(), {sequences + 1}}, {position.data(), {tokens}}, {keys.data(), {sequences}}};
+    StepBatch batch;
+    batch.row = View<int32_t, 1>(row.data(), {sequences});
+    batch.token_begin = View<int32_t, 1>(begin.data(), {sequences + 1});
+    batch.position = View<int32_t, 1>(position.data(), {tokens});
+    batch.sequence_key = View<uint64_t, 1>(keys.data(), {sequences});
     for (int layer = 0; layer < cache_.shape().layers; ++layer) run_layer(batch, layer, models);
     for (size_t i = 0; i < steps.size(); ++i) models[i]->tokens += steps[i].tokens;
   }

@@ -3,11 +3,13 @@
 
 namespace accrete {
 
+class GemmPlans;
 class ThreadPool;
 
 struct Stream {
   ThreadPool* pool = nullptr;  // CPU ops; never null there
   void* cuda = nullptr;        // cudaStream_t of CUDA ops
+  GemmPlans* gemm = nullptr;   // of CUDA ops' matrix products, see kernels/gemm/gemm_plans.h; linear_cuda needs it
 };
 
 }  // namespace accrete

@@ -75,18 +75,24 @@ struct EndHandle {
 // What a capture recorded, instantiated.
 class Graph {
  public:
-  // From a capture that `stream` is in, which ends.
+  // Ends the capture that `stream` is in; empty when something in it cannot be captured.
   explicit Graph(cudaStream_t stream) {
     cudaGraph_t graph = nullptr;
-    ACCRETE_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    if (cudaStreamEndCapture(stream, &graph) != cudaSuccess) {
+      cudaGetLastError();  // not an error of the next call
+      return;
+    }
     const cudaError_t result = cudaGraphInstantiate(&run_, graph, 0);
     cudaGraphDestroy(graph);
     ACCRETE_CUDA_CHECK(result);
   }
-  ~Graph() { cudaGraphExecDestroy(run_); }
+  ~Graph() {
+    if (run_) cudaGraphExecDestroy(run_);
+  }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
+  bool empty() const { return !run_; }
   float milliseconds(Stream& stream) {
     DeviceEvent start, stop;
     start.record(stream);
@@ -218,14 +224,14 @@ void GemmPlans::State::multiply(const GemmOperands& op, Stream& stream) {
   check_cublas(launch(plan(shape), op, stream), "cublasLtMatmul", shape);
 }
 
-// The time of one of the products, the better of two replays; nothing when the algorithm refuses.
+// The time of one of the products, the better of two replays; nothing when the algorithm refuses or cannot be captured.
 std::optional<float> GemmPlans::State::microseconds(Plan& plan, const std::vector<GemmOperands>& turns, Stream& stream) {
   if (launch(plan, turns.front(), stream) != CUBLAS_STATUS_SUCCESS) return std::nullopt;
   ACCRETE_CUDA_CHECK(cudaStreamBeginCapture(cuda_of(stream), cudaStreamCaptureModeThreadLocal));
   cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
   for (size_t i = 0; i < turns.size() && status == CUBLAS_STATUS_SUCCESS; ++i) status = launch(plan, turns[i], stream);
   Graph graph(cuda_of(stream));
-  if (status != CUBLAS_STATUS_SUCCESS) return std::nullopt;
+  if (status != CUBLAS_STATUS_SUCCESS || graph.empty()) return std::nullopt;
   graph.milliseconds(stream);
   const float best = std::min(graph.milliseconds(stream), graph.milliseconds(stream));
   return best * 1000 / static_cast<float>(turns.size());

@@ -45,7 +45,7 @@ void append_slots_cpu(const AppendSlots& op) {
       const int32_t got = take_pages(source, grown.wanted - grown.held, image.page_rows + table * image.max_pages + grown.held);
       grown.after = std::min(grown.after, std::max(grown.before, (grown.held + got) * image.page_slots));
       image.slots[table] = grown.after;
-      write_head(source, image, index, grown, 0, 1);
+      write_head(source.narrow, image, index, grown, {});
     }
   }
 }

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) append_kernel(const SlotSource sourc
   __syncwarp();
   got = __shfl_sync(0xffffffffu, got, 0);
   grown.after = min(grown.after, max(grown.before, (grown.held + got) * image.page_slots));
-  write_head(source, image, index, grown, lane, kWarp);
+  write_head(source.narrow, image, index, grown, {lane, kWarp});
   if (lane == 0) image.slots[table] = grown.after;
 }
 

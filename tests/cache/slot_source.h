@@ -57,8 +57,14 @@ ACCRETE_HD inline Growth growth_of(const SlotSource& source, int32_t item, int32
   return {slots, slots + more, (slots + size - 1) / size, (slots + more + size - 1) / size};
 }
 
-// Slots [before, after) and the DMC state of a head whose pages are there: the part of one of `lanes` workers.
-ACCRETE_HD inline void write_head(const SlotSource& source, const RowImage& image, int32_t index, Growth grown, int32_t lane, int32_t lanes) {
+// One of the workers that write a head together.
+struct Worker {
+  int32_t lane = 0, lanes = 1;
+};
+
+// Slots [before, after) and the DMC state of a head whose pages are there: the worker's part. image: the source's, with its row set.
+ACCRETE_HD inline void write_head(bool narrow, const RowImage& image, int32_t index, Growth grown, Worker worker) {
+  const int32_t lane = worker.lane, lanes = worker.lanes;
   const uint64_t key = mix(image.row, index);
   const int64_t table = image.table(index), size = image.head_size;
   for (int64_t i = lane; i < (grown.after - grown.before) * 2 * size; i += lanes) {
@@ -66,7 +72,7 @@ ACCRETE_HD inline void write_head(const SlotSource& source, const RowImage& imag
     const int64_t page = image.page_rows[table * image.max_pages + slot / image.page_slots];
     const int64_t at = ((page * 2 + which) * image.page_slots + slot % image.page_slots) * size + d;
     const float value = value_of(mix(mix(key, slot), which * size + d));
-    if (source.narrow) reinterpret_cast<bf16*>(image.pages)[at] = bf16(value);
+    if (narrow) reinterpret_cast<bf16*>(image.pages)[at] = bf16(value);
     else reinterpret_cast<float*>(image.pages)[at] = value;
   }
   const uint64_t state = mix(key, grown.after);

@@ -67,7 +67,7 @@ struct SampleDevice {
 };
 
 // Masses are sums of weights in units of 2^-44 (device_weights.h), exact, so a row's token does not depend on n or on the grid.
-// It is sample_cpu's unless the uniform, or top_p, lies within 6e-6 of a token's edge: sample_cpu sums up to 512 floats at a time.
+// It is sample_cpu's unless the uniform, or top_p, lies within 9e-6 of a token's edge: sample_cpu sums up to 512 floats at a time.
 void sample_cuda(const SampleDevice& op, Stream& stream);
 
 // log softmax(logits)[token], its rank and the best tokens, as score_cpu: for prompt_logprobs.

@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 #include <mpi.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <mutex>
+#include <thread>
 
 #include "kernels/check.h"
+#include "parallel/mpi_abort.h"
 #include "parallel/mpi_requests.h"
 #include "parallel/topology.h"
 
@@ -264,12 +267,38 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
 }
 
 void MpiCommunicator::abort(int exit_code, const std::string& why) {
+  const int code = exit_code == 0 ? 1 : exit_code;
+  arm_job_end(code, kLauncherPatience);  // first: a log that nobody reads must not hold up the end
   fmt::print(stderr, "accrete: rank {} ends the job: {}\n", rank_, why);
   std::fflush(stderr);
-  const int code = exit_code == 0 ? 1 : exit_code;
-  MPI_Abort(MPI_COMM_WORLD, code);
-  _exit(code);  // mpirun ends a job whose rank exits without finalizing
+  end_job(code, kLauncherPatience);
 }
+
+// MPI_Finalize meets the other ranks through the launcher; one of them may have been cut off since the last barrier.
+class FinalizeGuard {
+ public:
+  FinalizeGuard() : thread_([this] { wait(); }) {}
+  ~FinalizeGuard() {
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    changed_.notify_one();
+    thread_.join();
+  }
+
+ private:
+  void wait() {
+    constexpr auto kFinalizePatience = std::chrono::seconds(10);
+    std::unique_lock lock(mutex_);
+    if (!changed_.wait_for(lock, kFinalizePatience, [this] { return done_; })) end_job(1, kLauncherPatience);
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+  std::thread thread_;  // last: uses the others
+};
 
 }  // namespace
 
@@ -286,10 +315,8 @@ MpiSession::MpiSession() {
 }
 
 MpiSession::~MpiSession() {
-  if (std::uncaught_exceptions() > 0) {
-    MPI_Abort(MPI_COMM_WORLD, 1);
-    _exit(1);
-  }
+  if (std::uncaught_exceptions() > 0) end_job(1, kOrderlyPatience);
+  const FinalizeGuard guard;
   MPI_Finalize();
 }
 

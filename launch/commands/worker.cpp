@@ -11,6 +11,7 @@
 #include "launch/commands/commands.h"
 #include "launch/server/front.h"
 #include "parallel/mpi_communicator.h"
+#include "worker/service/rank_watch.h"
 #include "worker/service/replica.h"
 
 namespace accrete::launch {
@@ -21,6 +22,7 @@ struct WorkerFlags {
   ServerFlags server;
   std::string coordinator;
   double reconnect_seconds = 10.0;
+  double rank_timeout = 8.0;
 };
 
 void check_coordinator(const std::string& address) {
@@ -38,6 +40,7 @@ void check_ranks(const parallel::Topology& topology) {
 }
 
 int run_rank(parallel::Communicator& world, WorkerFlags& flags) {
+  const worker::RankWatch watch(world, flags.rank_timeout);
   worker::WorkerOptions options;
   options.engine = flags.engine.options;
   options.coordinator = flags.coordinator;
@@ -51,6 +54,7 @@ int run_rank(parallel::Communicator& world, WorkerFlags& flags) {
   }
   const int code = worker::run_worker(world, options);
   if (front && code == kExitOk) front->drain();
+  world.barrier();  // all are watched until the last one is done
   return code;
 }
 
@@ -78,6 +82,8 @@ Command add_worker(CLI::App& parent) {
   add_server_flags(*app, flags->server);
   app->add_option("--coordinator", flags->coordinator, "the coordinator to join; none: rank 0 brings one and serves on --port")->type_name("HOST:PORT");
   app->add_option("--reconnect-seconds", flags->reconnect_seconds, "how long to look for a lost coordinator before giving up")
+      ->check(CLI::Range(0.0, 86400.0))->capture_default_str();
+  app->add_option("--rank-timeout", flags->rank_timeout, "seconds without a heartbeat after which a rank counts as lost and the job ends; 0: never")
       ->check(CLI::Range(0.0, 86400.0))->capture_default_str();
   return {app, [flags] { return run_worker_command(*flags); }};
 }

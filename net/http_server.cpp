@@ -24,7 +24,6 @@ using boost::system::error_code;
 namespace {
 
 constexpr auto kWritePatience = std::chrono::seconds(30);  // for a client that reads slowly
-constexpr auto kIdlePatience = std::chrono::seconds(75);   // between requests of a kept connection
 
 }  // namespace
 
@@ -135,41 +134,41 @@ asio::awaitable<void> HttpServer::accept() {
 }
 
 asio::awaitable<void> HttpServer::serve(asio::ip::tcp::socket socket) {
-  ++connections_;
+  const bool crowded = connections_ >= options_.max_connections;  // those that came before are served on
+  connections_ += crowded ? 0 : 1;
   error_code ignored;
   socket.set_option(asio::ip::tcp::no_delay(true), ignored);
   beast::tcp_stream stream(std::move(socket));
   beast::flat_buffer buffer;
   try {
-    while (co_await serve_one(stream, buffer)) {
+    while (co_await serve_one(stream, buffer, crowded)) {
     }
   } catch (const std::exception&) {
     // The connection is of no use any more; its request's own errors were answered by the handler.
   }
   stream.socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
-  --connections_;
+  connections_ -= crowded ? 0 : 1;
 }
 
-asio::awaitable<bool> HttpServer::serve_one(beast::tcp_stream& stream, beast::flat_buffer& buffer) {
+asio::awaitable<bool> HttpServer::serve_one(beast::tcp_stream& stream, beast::flat_buffer& buffer, bool crowded) {
   http::request_parser<http::string_body> parser;
   parser.body_limit(kMaxBodyBytes);
   error_code error;
   if (buffer.size() == 0) {  // between requests a connection may rest; from the first byte on it must hurry
-    stream.expires_after(kIdlePatience);
+    stream.expires_after(crowded ? options_.read_patience : options_.idle_patience);
     const size_t count = co_await stream.async_read_some(buffer.prepare(4096), asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return false;
     buffer.commit(count);
   }
-  stream.expires_after(std::chrono::seconds(kHttpReadSeconds));
+  stream.expires_after(options_.read_patience);
   co_await http::async_read(stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
   stream.expires_never();
-  if (error == http::error::end_of_stream) co_return false;
+  if (error == http::error::end_of_stream || error == beast::error::timeout) co_return false;  // a timeout has closed the socket
   HttpExchange exchange(stream, parser.get());
   unsigned refused = 0;
   if (error == http::error::body_limit) refused = 413;
-  else if (error == beast::error::timeout) refused = 408;
   else if (error) refused = 400;
-  else if (connections_ > options_.max_connections) refused = 503;
+  else if (crowded) refused = 503;
   if (refused != 0) {
     HttpResponse answer = error_answer_(refused, refused == 413   ? fmt::format("the body is over {} bytes", kMaxBodyBytes)
                                                  : refused == 503 ? std::string("too many connections")

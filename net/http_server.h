@@ -1,5 +1,6 @@
 // HttpServer: HTTP/1.1 with streamed answers (Beast), without a word about models. One coroutine a connection, all on the io_context's thread.
-// Limits: header and body must come within kHttpReadSeconds, bodies are at most kMaxBodyBytes, connections at most max_connections.
+// Limits: header and body must come within read_patience of their first byte (else the connection is closed), bodies are at most kMaxBodyBytes;
+// a connection that comes when max_connections are open is told so at its first request and closed.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -10,6 +11,7 @@
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/message.hpp>
 #include <boost/beast/http/string_body.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -18,7 +20,6 @@
 
 namespace accrete::net {
 
-inline constexpr int kHttpReadSeconds = 10;
 inline constexpr size_t kMaxBodyBytes = size_t{8} << 20;
 
 using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>;
@@ -60,12 +61,14 @@ class HttpExchange {
 class HttpServer {
  public:
   using Handler = std::function<boost::asio::awaitable<void>(HttpExchange&)>;
-  // What to answer when the request itself is wrong (400, 408, 413) or there are too many connections (503).
+  // What to answer when the request itself is wrong (400, 413) or there are too many connections (503).
   using ErrorAnswer = std::function<HttpResponse(unsigned status, const std::string& message)>;
   struct Options {
     std::string host = "0.0.0.0";
     uint16_t port = 8000;  // 0: any
     int max_connections = 4096;
+    std::chrono::milliseconds read_patience = std::chrono::seconds(10);  // from a request's first byte to its last
+    std::chrono::milliseconds idle_patience = std::chrono::seconds(75);  // before the first byte, and between requests of a kept connection
   };
 
   // Binds at once; throws std::runtime_error naming host:port when that fails.
@@ -77,7 +80,7 @@ class HttpServer {
  private:
   boost::asio::awaitable<void> accept();
   boost::asio::awaitable<void> serve(boost::asio::ip::tcp::socket socket);
-  boost::asio::awaitable<bool> serve_one(boost::beast::tcp_stream& stream, boost::beast::flat_buffer& buffer);
+  boost::asio::awaitable<bool> serve_one(boost::beast::tcp_stream& stream, boost::beast::flat_buffer& buffer, bool crowded);
 
   boost::asio::io_context& io_;
   Options options_;

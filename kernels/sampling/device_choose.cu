@@ -163,7 +163,7 @@ __device__ int32_t draw(SelectMemory& s, ClusterRow& cluster, const RowSlice& sl
 }
 
 // Grid: a cluster each of n rows.
-__global__ void __launch_bounds__(kRowThreads) choose_kernel(Choose args) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks) choose_kernel(Choose args) {
   RowMemory& s = *static_cast<RowMemory*>(block_memory());
   ClusterRow cluster(s.parts);
   const int index = static_cast<int>(blockIdx.x / cluster.size);

@@ -11,6 +11,7 @@ namespace accrete {
 constexpr int kLanes = 32;
 constexpr int kRowThreads = 512;
 constexpr int kRowWarps = kRowThreads / kLanes;
+constexpr int kRowBlocks = 2;    // that a multiprocessor's registers must hold at once
 constexpr int kMostCluster = 8;  // what every Hopper can place
 
 __device__ inline void cluster_barrier() { cooperative_groups::this_cluster().sync(); }

@@ -92,7 +92,7 @@ __device__ void write_top(const Score& args, RowMemory& s, ClusterRow& cluster, 
 }
 
 // Grid: a cluster each of n rows.
-__global__ void __launch_bounds__(kRowThreads) score_kernel(Score args) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks) score_kernel(Score args) {
   RowMemory& s = *static_cast<RowMemory*>(block_memory());
   ClusterRow cluster(s.parts);
   const int index = static_cast<int>(blockIdx.x / cluster.size);

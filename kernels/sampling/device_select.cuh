@@ -37,6 +37,7 @@ struct Threshold {
 };
 
 struct ByLogit {
+  static constexpr bool kCounts = true;
   const float* sValue;
   __device__ uint32_t key(int i) const { return order_key(sValue[i]); }
   __device__ uint64_t measure(int) const { return 1; }
@@ -44,6 +45,7 @@ struct ByLogit {
 };
 // Weights are not negative, so their bits order them.
 struct ByWeight {
+  static constexpr bool kCounts = false;
   const float* sValue;
   float least;  // lighter ones are known to be out
   __device__ uint32_t key(int i) const { return __float_as_uint(sValue[i]); }
@@ -51,7 +53,13 @@ struct ByWeight {
   __device__ uint64_t measure_of_key(uint32_t key) const { return fixed_weight(__uint_as_float(key)); }
 };
 
+// kCounts: the measure is 1 and cannot carry, so nobody waits for what was there before.
+template <bool kCounts>
 __device__ inline void add_measure(SelectMemory& s, uint32_t bucket, uint64_t measure) {
+  if constexpr (kCounts) {
+    atomicAdd(&s.low[bucket], 1);
+    return;
+  }
   const uint32_t low = static_cast<uint32_t>(measure);
   const uint32_t before = atomicAdd(&s.low[bucket], low);
   const uint32_t carry = before + low < low;
@@ -150,7 +158,7 @@ __device__ Threshold select_best(SelectMemory& s, ClusterRow& cluster, const Row
       const uint32_t key = elements.key(i);
       if (static_cast<uint64_t>(key) >> (shift + bits) != prefix) continue;
       const uint64_t measure = elements.measure(i);
-      if (measure != 0) add_measure(s, (key >> shift) & ((1u << bits) - 1), measure);
+      if (measure != 0) add_measure<Elements::kCounts>(s, (key >> shift) & ((1u << bits) - 1), measure);
     }
     cluster_barrier();
     find_bucket(s, cluster, need);

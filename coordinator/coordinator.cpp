@@ -20,7 +20,7 @@ struct Coordinator::State {
   explicit State(const CoordinatorOptions& o)
       : cluster({o.max_queued, o.chat_template}),
         api(io, cluster, metrics, {o.api_key}),
-        http(io, {o.host, o.port, o.max_connections}, [this](net::HttpExchange& exchange) { return api.handle(exchange); },
+        http(io, {.host = o.host, .port = o.port, .max_connections = o.max_connections, .tls = o.tls}, [this](net::HttpExchange& exchange) { return api.handle(exchange); },
              [](unsigned status, const std::string& message) { return error_response(status, message); }),
         rpc(io, {o.rpc_host, o.rpc_port, o.api_key, o.heartbeat_ms}, cluster, metrics) {}
 
@@ -46,7 +46,7 @@ struct Coordinator::State {
 Coordinator::Coordinator(const CoordinatorOptions& options) : state_(std::make_unique<State>(options)) {
   state_->http.start();
   state_->rpc.start();
-  spdlog::info("coordinator.listening http={}:{} rpc={}:{}", options.host, http_port(), options.rpc_host, rpc_port());
+  spdlog::info("coordinator.listening {}={}:{} rpc={}:{}", options.tls ? "https" : "http", options.host, http_port(), options.rpc_host, rpc_port());
   state_->thread = std::thread([state = state_.get()] { state->io.run(); });
 }
 

@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "net/tls.h"
+
 namespace accrete::coordinator {
 
 struct CoordinatorOptions {
@@ -18,6 +20,7 @@ struct CoordinatorOptions {
   size_t max_queued = 1024;
   int max_connections = 4096;
   uint32_t heartbeat_ms = 1000;
+  std::shared_ptr<net::TlsContext> tls = nullptr;  // of the HTTP port; null: in the clear
 };
 
 class Coordinator {

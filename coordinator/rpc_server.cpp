@@ -5,6 +5,7 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
@@ -109,7 +110,9 @@ void RpcServer::greet_leader(const Connection& connection, const rpc::Hello& hel
                               if (frame.has_token_batch()) cluster_.on_tokens(id, frame.token_batch());
                               else if (frame.has_replica_report()) cluster_.on_report(id, frame.replica_report());
                             },
-                            [this, id](const std::string& why) { cluster_.leave(id, why); }});
+                            [this, id](const std::string& why) {  // later: it may be the cluster's own send that found the connection broken
+                              asio::post(io_, [this, id, why] { cluster_.leave(id, why); });
+                            }});
   welcome(*connection, id);
 }
 

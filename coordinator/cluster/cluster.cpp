@@ -4,6 +4,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <iterator>
+#include <set>
 #include <utility>
 
 #include "net/protocol.h"
@@ -76,9 +78,11 @@ void Cluster::leave(const std::string& id, const std::string& why) {
     last.set_error_code(rpc::ERROR_REPLICA_LOST);
     end(request, last);
   }
-  if (can_serve()) return route_queued();
-  // Nobody is left to take what waits.
-  for (uint64_t request : std::exchange(queue_, {})) {
+  // Nobody is left to take what waits for its model.
+  std::vector<uint64_t> stranded;
+  std::copy_if(queue_.begin(), queue_.end(), std::back_inserter(stranded), [&](uint64_t request) { return !can_serve(requests_.at(request).model); });
+  for (uint64_t request : stranded) {
+    std::erase(queue_, request);
     rpc::TokenChunk last;
     last.set_request_id(request);
     last.set_finish(rpc::FINISH_ERROR);
@@ -86,6 +90,7 @@ void Cluster::leave(const std::string& id, const std::string& why) {
     last.set_error_code(rpc::ERROR_UNAVAILABLE);
     end(request, last);
   }
+  route_queued();
 }
 
 RouterView Cluster::view(const Replica& replica) const {
@@ -128,16 +133,28 @@ bool Cluster::route(uint64_t id) {
 }
 
 void Cluster::route_queued() {
-  while (!queue_.empty() && (!requests_.contains(queue_.front()) || route(queue_.front()))) queue_.pop_front();
+  std::set<std::string> full;  // models whose first request found no place: those behind it keep their turn
+  std::deque<uint64_t> waiting;
+  for (uint64_t id : std::exchange(queue_, {})) {
+    const std::string model = requests_.at(id).model;
+    if (!full.contains(model) && route(id)) continue;
+    full.insert(model);
+    waiting.push_back(id);
+  }
+  queue_ = std::move(waiting);
+}
+
+bool Cluster::waits(const std::string& model) const {
+  return std::any_of(queue_.begin(), queue_.end(), [&](uint64_t id) { return requests_.at(id).model == model; });
 }
 
 Cluster::Open Cluster::open(const std::string& model, rpc::Submit submit, Sink sink) {
-  if (!can_serve()) return {0, Refusal{rpc::ERROR_UNAVAILABLE, "no replica can take requests: none is up, or all are draining", ""}};
+  if (!can_serve(model)) return {0, Refusal{rpc::ERROR_UNAVAILABLE, fmt::format("no replica of '{}' can take requests: none is up, or all are draining", model), ""}};
   const uint64_t id = next_request_++;
   submit.set_request_id(id);
   submit.set_arrival_us(static_cast<uint64_t>(unix_ms()) * 1000);
   requests_[id] = {model, std::move(submit), std::move(sink), ""};
-  if (queue_.empty() && route(id)) return {id, std::nullopt};
+  if (!waits(model) && route(id)) return {id, std::nullopt};
   if (queue_.size() >= options_.max_queued) {
     requests_.erase(id);
     return {0, Refusal{rpc::ERROR_QUEUE_FULL, fmt::format("the queue of {} requests is full; try again later", options_.max_queued), ""}};
@@ -165,9 +182,11 @@ void Cluster::cancel(uint64_t id) {
     std::erase(queue_, id);
     return end(id, last);
   }
+  const auto replica = replicas_.find(found->second.replica);
+  if (replica == replicas_.end()) return;  // it is just leaving and ends its requests
   rpc::Frame frame;
   frame.mutable_cancel()->set_request_id(id);
-  replicas_.at(found->second.replica).port->send(frame);
+  replica->second.port->send(frame);
 }
 
 void Cluster::forget(uint64_t id) {
@@ -230,8 +249,10 @@ std::vector<std::shared_ptr<const ModelEntry>> Cluster::models() const {
   return list;
 }
 
-bool Cluster::can_serve() const {
-  return std::any_of(replicas_.begin(), replicas_.end(), [](const auto& r) { return !r.second.draining && !r.second.report.draining(); });
+bool Cluster::can_serve(const std::string& model) const {
+  return std::any_of(replicas_.begin(), replicas_.end(), [&](const auto& r) {
+    return !r.second.draining && !r.second.report.draining() && (model.empty() || r.second.hello.model().name() == model);
+  });
 }
 
 rpc::ClusterState Cluster::state() const {

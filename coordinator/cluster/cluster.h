@@ -24,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 class ReplicaPort {
  public:
   virtual ~ReplicaPort() = default;
+  // Never calls back into the Cluster: a port that breaks says so later.
   virtual void send(const rpc::Frame& frame) = 0;
   virtual double seconds_silent() const = 0;
 };
@@ -76,7 +77,7 @@ class Cluster {
   // The named model, or the only one when the name is empty.
   std::shared_ptr<const ModelEntry> model(const std::string& name) const;
   std::vector<std::shared_ptr<const ModelEntry>> models() const;
-  bool can_serve() const;            // a replica is up and not draining
+  bool can_serve(const std::string& model = "") const;  // a replica (of that model) is up and not draining
   rpc::ClusterState state() const;
   struct Totals {                    // over all replicas, lost ones too
     uint64_t preemptions = 0, prompt_tokens = 0, generation_tokens = 0;
@@ -104,7 +105,8 @@ class Cluster {
 
   RouterView view(const Replica& replica) const;
   bool route(uint64_t id);     // false: it waits
-  void route_queued();
+  void route_queued();         // first come, first served among the requests of one model
+  bool waits(const std::string& model) const;
   void end(uint64_t id, const rpc::TokenChunk& last);
 
   Options options_;

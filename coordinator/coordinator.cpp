@@ -46,7 +46,7 @@ struct Coordinator::State {
 Coordinator::Coordinator(const CoordinatorOptions& options) : state_(std::make_unique<State>(options)) {
   state_->http.start();
   state_->rpc.start();
-  spdlog::info("coordinator.listening {}={}:{} rpc={}:{}", options.tls ? "https" : "http", options.host, http_port(), options.rpc_host, rpc_port());
+  spdlog::info("coordinator.listening http={}:{} rpc={}:{} tls={}", options.host, http_port(), options.rpc_host, rpc_port(), options.tls ? "on" : "off");
   state_->thread = std::thread([state = state_.get()] { state->io.run(); });
 }
 

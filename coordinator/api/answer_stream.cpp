@@ -13,10 +13,10 @@ AnswerStream::AnswerStream(asio::io_context& io, Parts parts, std::vector<Prepar
     choices_.emplace_back();
     choices_.back().index = static_cast<int64_t>(i);
     choices_.back().prompt_text = prepared_[i].prompt_text;
-    choices_.back().text_offset = prepared_[i].prompt_text.size();
     if (!parts_.request.echo || !parts_.request.logprobs) continue;
     choices_.back().prompt.emplace_back();
     choices_.back().prompt.back().set_id(prepared_[i].request.prompt[0]);
+    choices_.back().unscored = 1;
   }
 }
 
@@ -60,9 +60,10 @@ asio::awaitable<void> AnswerStream::stream_to(net::HttpExchange& exchange) {
   std::string out;
   for (ChoiceState& choice : choices_) {
     if (parts_.request.chat) out += stream_role(parts_.head, choice.index);
-    if (choice.prompt_text.empty()) continue;
+    if (choice.prompt_text.empty() && choice.prompt.empty()) continue;
     Delta echo;
     echo.text = choice.prompt_text;
+    echo.prompt_tokens = choice.prompt;  // the first; the others come with their scores
     out += stream_chunk(parts_.head, parts_.request, tokenizer, choice, echo);
   }
   if (!out.empty() && !co_await exchange.write(out)) co_return;

@@ -1,6 +1,8 @@
 #include "coordinator/api/response_json.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "coordinator/text/utf8.h"
 
@@ -49,14 +51,23 @@ json usage_json(const ApiRequest& request, const std::vector<ChoiceState>& choic
           {"kv_slots", slots}, {"compression_ratio", slots > 0.0 ? cached / slots : 1.0}};
 }
 
+// Tokens of the same text (parts of characters all read U+FFFD) share a member: the likeliest counts, so that a token is beaten here when it is.
 json top_object(const Tokenizer* tokenizer, const rpc::Token& token) {
   json top = json::object();
-  for (const rpc::TokenLogprob& entry : token.top()) top[token_text(tokenizer, entry.token())] = entry.logprob();
-  top[token_text(tokenizer, token.id())] = token.logprob();
+  const auto add = [&](int32_t id, float logprob) {
+    json& member = top[token_text(tokenizer, id)];
+    if (member.is_null() || member.get<float>() < logprob) member = logprob;
+  };
+  for (const rpc::TokenLogprob& entry : token.top()) add(entry.token(), entry.logprob());
+  add(token.id(), token.logprob());
   return top;
 }
 
-// /v1/completions. `without`: how many of the first tokens have no logprob (the prompt's first).
+size_t characters(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+// /v1/completions. `without`: how many of the first tokens have no logprob (the prompt's first). `offset` is in characters.
 json completion_logprobs(const Tokenizer* tokenizer, const std::vector<rpc::Token>& tokens, size_t without, size_t& offset) {
   json texts = json::array(), logprobs = json::array(), tops = json::array(), offsets = json::array();
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -65,9 +76,14 @@ json completion_logprobs(const Tokenizer* tokenizer, const std::vector<rpc::Toke
     logprobs.push_back(i < without ? json(nullptr) : json(tokens[i].logprob()));
     tops.push_back(i < without ? json(nullptr) : top_object(tokenizer, tokens[i]));
     offsets.push_back(offset);
-    offset += text.size();
+    offset += characters(text);
   }
   return {{"tokens", texts}, {"token_logprobs", logprobs}, {"top_logprobs", tops}, {"text_offset", offsets}};
+}
+
+std::vector<rpc::Token> joined(std::vector<rpc::Token> first, const std::vector<rpc::Token>& then) {
+  first.insert(first.end(), then.begin(), then.end());
+  return first;
 }
 
 json bytes_of(const std::string& text) {
@@ -141,7 +157,7 @@ std::string stream_chunk(const AnswerHead& head, const ApiRequest& request, cons
   else entry["text"] = delta.text;
   if (!request.logprobs) entry["logprobs"] = nullptr;
   else if (head.chat) entry["logprobs"] = chat_logprobs(tokenizer, delta.tokens);
-  else entry["logprobs"] = completion_logprobs(tokenizer, delta.tokens, 0, choice.text_offset);
+  else entry["logprobs"] = completion_logprobs(tokenizer, joined(delta.prompt_tokens, delta.tokens), std::exchange(choice.unscored, 0), choice.text_offset);
   entry["finish_reason"] = finish_json(delta.finish);
   json chunk = head_json(head, true);
   chunk["choices"] = json::array({std::move(entry)});
@@ -165,10 +181,8 @@ std::string whole_answer(const AnswerHead& head, const ApiRequest& request, cons
       entry["logprobs"] = request.logprobs ? chat_logprobs(tokenizer, choice.tokens) : json(nullptr);
     } else {
       entry["text"] = choice.prompt_text + choice.text;
-      std::vector<rpc::Token> tokens = choice.prompt;
-      tokens.insert(tokens.end(), choice.tokens.begin(), choice.tokens.end());
       size_t offset = 0;
-      entry["logprobs"] = request.logprobs ? completion_logprobs(tokenizer, tokens, choice.prompt.empty() ? 0 : 1, offset) : json(nullptr);
+      entry["logprobs"] = request.logprobs ? completion_logprobs(tokenizer, joined(choice.prompt, choice.tokens), choice.unscored, offset) : json(nullptr);
     }
     entry["finish_reason"] = finish_json(choice.finish);
     answer["choices"].push_back(std::move(entry));

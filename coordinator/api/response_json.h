@@ -35,7 +35,8 @@ struct ChoiceState {
   rpc::Usage usage;
   std::string error;
   rpc::ErrorCode error_code = rpc::ERROR_UNSPECIFIED;
-  size_t text_offset = 0;                  // where the next token's text begins
+  size_t text_offset = 0;                  // of a stream: where the next token's text begins, in characters
+  size_t unscored = 0;                     // how many of the next tokens have no logprob: 1 before the prompt's first
 };
 
 // `data: {...}\n\n` of a delta. `first`: a chat's opening chunk with the role.

@@ -77,6 +77,7 @@ asio::awaitable<void> RpcServer::accept() {
 }
 
 void RpcServer::greet(const Connection& connection, rpc::Frame&& frame) {
+  connection->set_handlers({});  // a peer has one Hello
   if (!frame.has_hello()) return refuse(*connection, rpc::ERROR_INVALID_ARGUMENT, "the first frame must be Hello");
   const rpc::Hello& hello = frame.hello();
   if (hello.protocol_version() != net::kProtocolVersion) {
@@ -106,10 +107,12 @@ void RpcServer::greet_leader(const Connection& connection, const rpc::Hello& hel
   const Cluster::Joined joined = cluster_.join(hello, std::make_shared<LeaderPort>(connection));
   if (joined.refused) return refuse(*connection, joined.refused->code, joined.refused->message, joined.refused->param);
   const std::string id = joined.id;
-  connection->set_handlers({[this, id](rpc::Frame&& frame) {
-                              if (frame.has_token_batch()) cluster_.on_tokens(id, frame.token_batch());
-                              else if (frame.has_replica_report()) cluster_.on_report(id, frame.replica_report());
-                            },
+  const auto on_frame = [this, id, &peer = *connection](rpc::Frame&& frame) {
+    if (frame.has_token_batch()) cluster_.on_tokens(id, frame.token_batch());
+    else if (frame.has_replica_report()) cluster_.on_report(id, frame.replica_report());
+    else refuse(peer, rpc::ERROR_INVALID_ARGUMENT, "a leader may send TokenBatch and ReplicaReport");
+  };
+  connection->set_handlers({on_frame,
                             [this, id](const std::string& why) {  // later: it may be the cluster's own send that found the connection broken
                               asio::post(io_, [this, id, why] { cluster_.leave(id, why); });
                             }});

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace accrete::net {
 
@@ -33,15 +34,19 @@ class RawClient {
     return true;
   }
 
+  // Reads what is there, or waits for it; false when the connection ended or hung.
+  bool read_some() {
+    char chunk[4096];
+    const ssize_t count = ::recv(socket_.native_handle(), chunk, sizeof(chunk), 0);
+    hung_ = count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    if (count > 0) rest_.append(chunk, static_cast<size_t>(count));
+    return count > 0;
+  }
   // Reads until `done`; false when the connection ended or hung before.
   template <class Done>
   bool read_until(Done done) {
     while (!done()) {
-      char chunk[4096];
-      const ssize_t count = ::recv(socket_.native_handle(), chunk, sizeof(chunk), 0);
-      hung_ = count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-      if (count <= 0) return false;
-      rest_.append(chunk, static_cast<size_t>(count));
+      if (!read_some()) return false;
     }
     return true;
   }
@@ -69,6 +74,7 @@ class RawClient {
     return read_until([&] { return rest_.find(text) != std::string::npos; });
   }
   const std::string& rest() const { return rest_; }
+  std::string take() { return std::exchange(rest_, {}); }
   void hang_up() { socket_.close(); }
   void end_writing() { socket_.shutdown(boost::asio::ip::tcp::socket::shutdown_send); }
 

@@ -4,7 +4,10 @@
 
 #include <ctime>
 #include <optional>
+#include <string_view>
 #include <utility>
+
+#include "coordinator/text/utf8.h"
 
 namespace accrete::coordinator {
 namespace {
@@ -25,15 +28,21 @@ std::optional<Kind> recognise(const std::string& source) {
   return std::nullopt;
 }
 
-std::string strip(const std::string& text) {
-  const char* spaces = " \t\n\r\v\f";
-  const size_t begin = text.find_first_not_of(spaces);
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(spaces) - begin + 1);
+// As Python's str.strip(), which the templates call: Unicode's white space and ASCII's four separators.
+std::string strip(std::string_view text) {
+  const auto separator = [](char c) { return c >= 0x1c && c <= 0x1f; };
+  for (size_t before = text.size() + 1; text.size() < before;) {
+    before = text.size();
+    text = strip_back(strip_front(text));
+    while (!text.empty() && separator(text.front())) text.remove_prefix(1);
+    while (!text.empty() && separator(text.back())) text.remove_suffix(1);
+  }
+  return std::string(text);
 }
 
 // The system prompt that a ChatML template writes when the messages bring none, from the literal in its source.
 std::string default_system_of(std::string source) {
-  for (size_t at = source.find("\\n"); at != std::string::npos; at = source.find("\\n", at)) source.replace(at, 2, "\n");
+  for (size_t at = source.find("\\n"); at != std::string::npos; at = source.find("\\n", at)) source.replace(at, 2, 1, '\n');
   const size_t begin = source.find(kChatmlSystem);
   if (begin == std::string::npos) return "";
   const size_t text = begin + kChatmlSystem.size(), end = source.find("<|im_end|>", text);

@@ -22,7 +22,7 @@ struct Coordinator::State {
         api(io, cluster, metrics, {o.api_key}),
         http(io, {.host = o.host, .port = o.port, .max_connections = o.max_connections, .tls = o.tls}, [this](net::HttpExchange& exchange) { return api.handle(exchange); },
              [](unsigned status, const std::string& message) { return error_response(status, message); }),
-        rpc(io, {o.rpc_host, o.rpc_port, o.api_key, o.heartbeat_ms}, cluster, metrics) {}
+        rpc(io, {o.rpc_host, o.rpc_port, o.api_key, o.heartbeat_ms, o.hello_patience}, cluster, metrics) {}
 
   // Runs `work` on the I/O thread and waits for its value.
   template <class Work>

@@ -2,6 +2,7 @@
 // process with a worker rank. Thread-safe.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -20,6 +21,7 @@ struct CoordinatorOptions {
   size_t max_queued = 1024;
   int max_connections = 4096;
   uint32_t heartbeat_ms = 1000;
+  std::chrono::milliseconds hello_patience = std::chrono::seconds(10);  // for a peer of the frames port to say who it is
   std::shared_ptr<net::TlsContext> tls = nullptr;  // of the HTTP port; null: in the clear
 };
 

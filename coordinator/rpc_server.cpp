@@ -21,8 +21,6 @@ using Connection = std::shared_ptr<net::FrameConnection>;
 
 namespace {
 
-constexpr auto kHelloPatience = std::chrono::seconds(10);
-
 class LeaderPort : public ReplicaPort {
  public:
   explicit LeaderPort(Connection connection) : connection_(std::move(connection)) {}
@@ -71,7 +69,7 @@ asio::awaitable<void> RpcServer::accept() {
       continue;
     }
     const auto connection = std::make_shared<net::FrameConnection>(std::move(socket));
-    connection->set_deadline(kHelloPatience, "no Hello came");
+    connection->set_deadline(options_.hello_patience, "no Hello came");
     connection->start({[this, connection](rpc::Frame&& frame) { greet(connection, std::move(frame)); }, {}});
   }
 }

@@ -4,6 +4,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,7 @@ class RpcServer {
     uint16_t port = 0;
     std::string api_key;
     uint32_t heartbeat_ms = 1000;
+    std::chrono::milliseconds hello_patience = std::chrono::seconds(10);
   };
   // Binds at once; throws std::runtime_error naming host:port.
   RpcServer(boost::asio::io_context& io, Options options, Cluster& cluster, ServingMetrics& metrics);

@@ -4,71 +4,11 @@
 #include <set>
 #include <thread>
 
-#include "net/frame_codec.h"
 #include "net/protocol.h"
-#include "tests/coordinator/front/front.h"
+#include "tests/coordinator/front/peer.h"
 
 namespace accrete::coordinator {
 namespace {
-
-// A peer that speaks frames, or any bytes.
-class Peer {
- public:
-  explicit Peer(uint16_t rpc_port) : client_(rpc_port) {}
-  bool send(const rpc::Frame& frame) { return client_.send(net::encode_frame(frame)); }
-  bool send_bytes(std::string_view bytes) { return client_.send(bytes); }
-  void hang_up() { client_.hang_up(); }
-
-  // The next frame that is no heartbeat; nothing when the connection ends (or hangs, which fails the test).
-  std::optional<rpc::Frame> next() {
-    rpc::Frame frame;
-    while (true) {
-      const auto step = decoder_.next(frame);
-      if (step == net::FrameDecoder::Step::frame && !frame.has_heartbeat()) return frame;
-      if (step == net::FrameDecoder::Step::frame) continue;
-      if (step == net::FrameDecoder::Step::broken) ADD_FAILURE() << decoder_.error();
-      if (step == net::FrameDecoder::Step::broken || !client_.read_some()) break;
-      decoder_.feed(client_.take());
-    }
-    EXPECT_TRUE(client_.ended());
-    return std::nullopt;
-  }
-  bool ended() { return !next(); }
-  rpc::Error next_error() {
-    const auto frame = next();
-    EXPECT_TRUE(frame && frame->has_error()) << (frame ? frame->ShortDebugString() : "the connection ended");
-    return frame ? frame->error() : rpc::Error();
-  }
-
- private:
-  net::RawClient client_;
-  net::FrameDecoder decoder_;
-};
-
-rpc::Frame hello_frame(rpc::Hello hello) {
-  rpc::Frame frame;
-  *frame.mutable_hello() = std::move(hello);
-  return frame;
-}
-
-rpc::Hello client_hello(const std::string& api_key = "") {
-  rpc::Hello hello;
-  hello.set_protocol_version(net::kProtocolVersion);
-  hello.set_role(rpc::ROLE_CLIENT);
-  hello.set_software_version("a test");
-  hello.set_api_key(api_key);
-  return hello;
-}
-
-rpc::Frame generate(uint64_t id, const std::vector<int32_t>& tokens) {
-  rpc::Frame frame;
-  rpc::Generate& request = *frame.mutable_generate();
-  request.set_request_id(id);
-  request.mutable_tokens()->mutable_ids()->Add(tokens.begin(), tokens.end());
-  request.mutable_sampling()->set_max_tokens(5);
-  request.set_stream(true);
-  return frame;
-}
 
 std::string with_length(uint32_t length, const std::string& bytes) {
   std::string out;
@@ -90,13 +30,7 @@ class RpcRefusalsTest : public FrontTest {
     open_ = leader_->next_submit().request_id();
   }
   std::unique_ptr<Peer> peer() { return std::make_unique<Peer>(front_->rpc_port()); }
-  std::unique_ptr<Peer> welcomed(const std::string& key = "") {
-    auto made = peer();
-    EXPECT_TRUE(made->send(hello_frame(client_hello(key))));
-    const auto answer = made->next();
-    EXPECT_TRUE(answer && answer->has_welcome());
-    return made;
-  }
+  std::unique_ptr<Peer> welcomed(const std::string& key = "") { return coordinator::welcomed(front_->rpc_port(), key); }
   void expect_refused(rpc::Hello hello, rpc::ErrorCode code, const std::string& param, const std::string& says) {
     const auto refused = peer();
     ASSERT_TRUE(refused->send(hello_frame(std::move(hello))));
@@ -211,6 +145,25 @@ TEST_F(RpcRefusalsTest, a_peer_has_one_hello) {
   EXPECT_TRUE(twice->ended());
   EXPECT_EQ(join()->id(), "r1");  // the second in the coordinator's life: the refused one never was a replica
   expect_bystanders_unharmed();
+}
+
+TEST_F(RpcRefusalsTest, a_peer_that_does_not_say_who_it_is) {
+  CoordinatorOptions options;
+  options.hello_patience = std::chrono::milliseconds(150);
+  start(options);
+  const std::string bytes = net::encode_frame(hello_frame(client_hello()));
+  const auto silent = peer(), half = peer(), beating = peer();
+  half->send_bytes(std::string_view(bytes).substr(0, 7));
+  rpc::Frame beat;
+  beat.mutable_heartbeat()->set_sequence(1);
+  bool open = true;
+  for (int i = 0; i < net::kHang * 100 && open; ++i) {  // heartbeats are no Hello
+    open = beating->send(beat);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_FALSE(open);
+  EXPECT_TRUE(silent->ended());
+  EXPECT_TRUE(half->ended());
 }
 
 TEST_F(RpcRefusalsTest, bytes_that_are_no_frames_end_their_connection) {

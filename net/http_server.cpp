@@ -1,7 +1,6 @@
 #include "net/http_server.h"
 
 #include <fmt/format.h>
-#include <sys/socket.h>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -24,6 +23,7 @@ using boost::system::error_code;
 namespace {
 
 constexpr auto kWritePatience = std::chrono::seconds(30);  // for a client that reads slowly
+constexpr auto kClosePatience = std::chrono::seconds(2);   // for one that has yet to read its last answer
 
 }  // namespace
 
@@ -44,9 +44,9 @@ asio::ip::tcp::acceptor listen_on(asio::io_context& io, const std::string& host,
 
 asio::awaitable<bool> HttpExchange::send(std::string_view bytes) {
   error_code error;
-  stream_.expires_after(kWritePatience);
+  stream_.tcp().expires_after(kWritePatience);
   co_await asio::async_write(stream_, asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
-  stream_.expires_never();
+  stream_.tcp().expires_never();
   co_return !error;
 }
 
@@ -66,7 +66,7 @@ asio::awaitable<bool> HttpExchange::respond(HttpResponse response) {
   message.prepare_payload();
   if (request_.method() == http::verb::head) message.body().clear();
   error_code error;
-  stream_.expires_after(kWritePatience);
+  stream_.tcp().expires_after(kWritePatience);
   co_await http::async_write(stream_, message, asio::redirect_error(asio::use_awaitable, error));
   co_return !error;
 }
@@ -88,21 +88,6 @@ asio::awaitable<bool> HttpExchange::write(std::string_view data) {
 }
 
 asio::awaitable<bool> HttpExchange::end_stream() { co_return co_await send("0\r\n\r\n"); }
-
-asio::awaitable<void> HttpExchange::until_gone() {
-  auto& socket = stream_.socket();
-  while (true) {
-    error_code error;
-    co_await socket.async_wait(asio::ip::tcp::socket::wait_read, asio::redirect_error(asio::use_awaitable, error));
-    char byte = 0;
-    const ssize_t count = error ? 0 : ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (count == 0 || (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK)) co_return;
-    if (count < 0) continue;
-    // The next request is there already; the client lives, and its hanging up cannot be seen any more.
-    asio::steady_timer forever(socket.get_executor(), asio::steady_timer::time_point::max());
-    co_await forever.async_wait(asio::use_awaitable);
-  }
-}
 
 HttpServer::HttpServer(asio::io_context& io, Options options, Handler handler, ErrorAnswer error_answer)
     : io_(io),
@@ -135,34 +120,37 @@ asio::awaitable<void> HttpServer::accept() {
 
 asio::awaitable<void> HttpServer::serve(asio::ip::tcp::socket socket) {
   const bool crowded = connections_ >= options_.max_connections;  // those that came before are served on
-  connections_ += crowded ? 0 : 1;
   error_code ignored;
   socket.set_option(asio::ip::tcp::no_delay(true), ignored);
-  beast::tcp_stream stream(std::move(socket));
-  beast::flat_buffer buffer;
+  HttpStream stream(std::move(socket), options_.tls.get());
+  connections_ += crowded ? 0 : 1;
+  bool greeted = false;
   try {
-    while (co_await serve_one(stream, buffer, crowded)) {
-    }
+    greeted = co_await stream.shake_hands(options_.read_patience);
+    bool more = greeted;  // not behind && in the condition of a loop: there g++ 12 runs a co_await whatever stands before it
+    while (more) more = co_await serve_one(stream, crowded);
   } catch (const std::exception&) {
     // The connection is of no use any more; its request's own errors were answered by the handler.
   }
-  stream.socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+  if (greeted) co_await stream.close(kClosePatience);
+  else stream.tcp().socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
   connections_ -= crowded ? 0 : 1;
 }
 
-asio::awaitable<bool> HttpServer::serve_one(beast::tcp_stream& stream, beast::flat_buffer& buffer, bool crowded) {
+asio::awaitable<bool> HttpServer::serve_one(HttpStream& stream, bool crowded) {
   http::request_parser<http::string_body> parser;
   parser.body_limit(kMaxBodyBytes);
   error_code error;
+  beast::flat_buffer& buffer = stream.ahead();
   if (buffer.size() == 0) {  // between requests a connection may rest; from the first byte on it must hurry
-    stream.expires_after(crowded ? options_.read_patience : options_.idle_patience);
+    stream.tcp().expires_after(crowded ? options_.read_patience : options_.idle_patience);
     const size_t count = co_await stream.async_read_some(buffer.prepare(4096), asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return false;
     buffer.commit(count);
   }
-  stream.expires_after(options_.read_patience);
+  stream.tcp().expires_after(options_.read_patience);
   co_await http::async_read(stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
-  stream.expires_never();
+  stream.tcp().expires_never();
   if (error == http::error::end_of_stream || error == beast::error::timeout) co_return false;  // a timeout has closed the socket
   HttpExchange exchange(stream, parser.get());
   unsigned refused = 0;
@@ -176,8 +164,8 @@ asio::awaitable<bool> HttpServer::serve_one(beast::tcp_stream& stream, beast::fl
     answer.headers.emplace_back("Connection", "close");
     co_await exchange.respond(std::move(answer));
     if (refused == 413) {  // let the client read the answer before the unread rest of its body resets the connection
-      stream.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
-      stream.expires_after(std::chrono::seconds(2));
+      if (!stream.secure()) stream.tcp().socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
+      stream.tcp().expires_after(kClosePatience);
       for (error = {}; !error;) {
         co_await stream.async_read_some(buffer.prepare(65536), asio::redirect_error(asio::use_awaitable, error));
       }

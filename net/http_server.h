@@ -1,14 +1,14 @@
-// HttpServer: HTTP/1.1 with streamed answers (Beast), without a word about models. One coroutine a connection, all on the io_context's thread.
+// HttpServer: HTTP/1.1, in the clear or under TLS, with streamed answers (Beast), without a word about models. One coroutine a connection, all
+// on the io_context's thread.
 // Limits: header and body must come within read_patience of their first byte (else the connection is closed), bodies are at most kMaxBodyBytes;
-// a connection that comes when max_connections are open is told so at its first request and closed.
+// a connection that comes when max_connections are open is told so at its first request and closed. A TLS handshake must end within
+// read_patience of the connection's coming, and the connection counts from then on.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/message.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <chrono>
@@ -17,6 +17,9 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "net/http_stream.h"
+#include "net/tls.h"
 
 namespace accrete::net {
 
@@ -35,7 +38,7 @@ struct HttpResponse {
 // gone; then nothing more can be said.
 class HttpExchange {
  public:
-  HttpExchange(boost::beast::tcp_stream& stream, const HttpRequest& request) : stream_(stream), request_(request) {}
+  HttpExchange(HttpStream& stream, const HttpRequest& request) : stream_(stream), request_(request) {}
 
   const HttpRequest& request() const { return request_; }
   boost::asio::awaitable<bool> respond(HttpResponse response);
@@ -43,7 +46,7 @@ class HttpExchange {
   boost::asio::awaitable<bool> write(std::string_view data);  // one chunk
   boost::asio::awaitable<bool> end_stream();
   // Returns when the client has hung up, or never.
-  boost::asio::awaitable<void> until_gone();
+  boost::asio::awaitable<void> until_gone() { return stream_.until_gone(); }
   bool answered() const { return answered_; }
   bool keep_alive() const { return keep_alive_; }
   unsigned status() const { return status_; }
@@ -51,7 +54,7 @@ class HttpExchange {
  private:
   boost::asio::awaitable<bool> send(std::string_view bytes);
 
-  boost::beast::tcp_stream& stream_;
+  HttpStream& stream_;
   const HttpRequest& request_;
   bool answered_ = false;
   bool keep_alive_ = true;
@@ -69,6 +72,7 @@ class HttpServer {
     int max_connections = 4096;
     std::chrono::milliseconds read_patience = std::chrono::seconds(10);  // from a request's first byte to its last
     std::chrono::milliseconds idle_patience = std::chrono::seconds(75);  // before the first byte, and between requests of a kept connection
+    std::shared_ptr<TlsContext> tls = nullptr;  // null: in the clear
   };
 
   // Binds at once; throws std::runtime_error naming host:port when that fails.
@@ -80,7 +84,7 @@ class HttpServer {
  private:
   boost::asio::awaitable<void> accept();
   boost::asio::awaitable<void> serve(boost::asio::ip::tcp::socket socket);
-  boost::asio::awaitable<bool> serve_one(boost::beast::tcp_stream& stream, boost::beast::flat_buffer& buffer, bool crowded);
+  boost::asio::awaitable<bool> serve_one(HttpStream& stream, bool crowded);
 
   boost::asio::io_context& io_;
   Options options_;

@@ -12,8 +12,9 @@
 namespace accrete::launch {
 namespace {
 
-int run_coordinator(const ServerFlags& flags) {
+int run_coordinator(ServerFlags& flags) {
   check_server_flags(flags);
+  load_tls_files(flags);
   SignalGate signals;
   Front front(flags);
   int number = 0;

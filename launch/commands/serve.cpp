@@ -69,6 +69,7 @@ void stop(Jobs& jobs, SignalGate& signals) {
 
 int run_serve(ServeFlags& flags) {
   check_server_flags(flags.server);
+  load_tls_files(flags.server);
   finish_engine_flags(flags.engine);
   if (!flags.server.api_key.empty()) setenv("ACCRETE_API_KEY", flags.server.api_key.c_str(), 1);
   SignalGate signals;

@@ -62,6 +62,7 @@ int run_worker_command(WorkerFlags& flags) {
   check_ranks(flags.engine.options.topology);
   check_server_flags(flags.server);
   if (!flags.coordinator.empty()) check_coordinator(flags.coordinator);
+  else if (job_rank() == 0) load_tls_files(flags.server);
   finish_engine_flags(flags.engine);
   if (!parallel::under_mpi_launcher()) {
     const auto world = parallel::make_single();

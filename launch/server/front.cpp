@@ -15,6 +15,7 @@ coordinator::CoordinatorOptions options_of(const ServerFlags& flags) {
   options.rpc_port = static_cast<uint16_t>(flags.rpc_port);
   options.api_key = flags.api_key;
   options.chat_template = flags.chat_template;
+  options.tls = flags.tls;
   return options;
 }
 

@@ -12,6 +12,7 @@ namespace accrete::launch {
 class Front {
  public:
   // Listens at once and answers 503 on /health until a replica has joined. Throws std::runtime_error naming a port that is busy.
+  // With --ssl-certfile, load_tls_files() comes before.
   explicit Front(const ServerFlags& flags);
   ~Front();
   Front(const Front&) = delete;

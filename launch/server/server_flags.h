@@ -2,7 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <memory>
 #include <string>
+
+#include "net/tls.h"
 
 namespace accrete::launch {
 
@@ -13,12 +16,17 @@ struct ServerFlags {
   std::string api_key;
   std::string chat_template;
   double shutdown_timeout = 30.0;
+  net::TlsFiles ssl;                      // no certificate: HTTP in the clear
+  std::shared_ptr<net::TlsContext> tls;  // read from them by load_tls_files()
 };
 
 void add_server_flags(CLI::App& app, ServerFlags& flags);
 
 // Throws UsageError when flags do not fit together.
 void check_server_flags(const ServerFlags& flags);
+
+// For a process that will bring the front along, before it loads anything else. Throws std::runtime_error naming the flag and its file.
+void load_tls_files(ServerFlags& flags);
 
 // Where processes of this machine reach a listener on `host`: "127.0.0.1" for every address of the machine.
 std::string reachable_host(const std::string& host);

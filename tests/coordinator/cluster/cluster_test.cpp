@@ -131,5 +131,49 @@ TEST(cluster, cancelling_reaches_the_replica_or_the_queue) {
   EXPECT_EQ(port->sent.back().cancel().request_id(), ids[0]);
 }
 
+TEST(cluster, what_waits_for_one_model_neither_holds_up_nor_outlives_another) {
+  Cluster cluster({});
+  auto a = std::make_shared<FakePort>(), b = std::make_shared<FakePort>();
+  cluster.join(hello("a", "h", 1, 100), a);
+  cluster.join(hello("b", "h", 1, 100), b);
+  std::map<uint64_t, rpc::TokenChunk> last;
+  std::vector<uint64_t> ids;
+  const auto open = [&](const std::string& model) {
+    const Cluster::Open made = cluster.open(model, prompt(1), [&](const rpc::TokenChunk& chunk) { last[chunk.request_id()] = chunk; });
+    EXPECT_FALSE(made.refused);
+    return made.id;
+  };
+  for (const char* model : {"a", "a", "a", "b", "b", "b"}) ids.push_back(open(model));  // the third of each waits
+  EXPECT_EQ(a->sent.size(), 2u);
+  EXPECT_EQ(b->sent.size(), 2u);
+  cluster.on_tokens("r1", batch(ids[3], 1, rpc::FINISH_STOP));
+  ASSERT_EQ(b->sent.size(), 3u);
+  EXPECT_EQ(b->sent[2].submit().request_id(), ids[5]);
+  cluster.leave("r0", "killed");
+  EXPECT_EQ(last.at(ids[0]).error_code(), rpc::ERROR_REPLICA_LOST);
+  EXPECT_EQ(last.at(ids[2]).error_code(), rpc::ERROR_UNAVAILABLE);
+  EXPECT_EQ(cluster.open_requests(), 2u);
+  EXPECT_TRUE(cluster.can_serve("b"));
+  EXPECT_FALSE(cluster.can_serve("a"));
+  EXPECT_TRUE(cluster.open("a", prompt(1), {}).refused);
+}
+
+TEST(cluster, a_client_that_goes_while_its_replica_goes_takes_its_other_requests_along) {
+  // As when a client program's connection breaks at the news: the session goes and forgets all its requests, those of the lost replica too.
+  Cluster cluster({});
+  cluster.join(hello("m", "h", 1, 100), std::make_shared<FakePort>());
+  std::vector<uint64_t> ids;
+  int news = 0;
+  for (int i = 0; i < 3; ++i) {
+    ids.push_back(cluster.open("m", prompt(1), [&](const rpc::TokenChunk&) {
+      ++news;
+      for (uint64_t id : ids) cluster.forget(id);
+    }).id);
+  }
+  cluster.leave("r0", "killed");
+  EXPECT_EQ(news, 1);
+  EXPECT_EQ(cluster.open_requests(), 0u);
+}
+
 }  // namespace
 }  // namespace accrete::coordinator

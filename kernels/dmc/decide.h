@@ -19,7 +19,7 @@ struct Decision {
 inline constexpr float kWeightFloor = 0x1p-7f;
 
 // alpha = [k[D-1] > offset];  w = sigmoid(importance + offset) + 2^-7, importance = mean over the group of q[g][D-1].
-inline Decision decide_learned(const DmcParams& dmc, float decision, float importance) {
+ACCRETE_HD inline Decision decide_learned(const DmcParams& dmc, float decision, float importance) {
   if (dmc.bf16_decision) decision = static_cast<float>(bf16(decision));
   return {decision - dmc.offset > 0.0f, 1.0f / (1.0f + std::exp(-(importance + dmc.offset))) + kWeightFloor};
 }
@@ -30,7 +30,7 @@ struct SyntheticDraw {
   int layer, kv_head;  // global
   int64_t position;
 };
-inline Decision decide_synthetic(const DmcParams& dmc, const SyntheticDraw& draw, double rate) {
+ACCRETE_HD inline Decision decide_synthetic(const DmcParams& dmc, const SyntheticDraw& draw, double rate) {
   const uint64_t key = draw.sequence_key ^ (dmc.synthetic_seed * 0x9E3779B97F4A7C15ull);
   const PhiloxBlock counter{{static_cast<uint32_t>(draw.position), static_cast<uint32_t>(draw.layer), static_cast<uint32_t>(draw.kv_head), 0x444d43u}};
   const double uniform = philox_unit(philox_4x32(counter, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)));

@@ -46,9 +46,17 @@ struct DmcUpdate {
   AnyView<3> own_k;           // [T, Hkv_local, D] out: the token's slot as it stands right after the token, rotated
   AnyView<3> own_v;           // [T, Hkv_local, D] out
   View<int32_t, 2> own_slot;  // [T, Hkv_local] out: index of that slot; closed slots below it are final in the pages
+  // CUDA only, in device memory:
+  View<const double, 1> synthetic_rates;  // [Hkv_local] of this layer; synthetic mode
+  View<float, 2> weight;                  // [T, Hkv_local] scratch: w of each token
+  View<int32_t, 2> age;                   // [T, Hkv_local] scratch: tokens of its segment before each token
 };
 
 void dmc_update_cpu(const DmcUpdate& op, Stream& stream);
+// bf16 qkv, outputs, pages and ring (sums of an unlimited window: f32), D 64, 128 or 256. For the step's first batch.decodes sequences
+// own_k and own_v are left alone: their open slot is read from its page. A token whose page cannot be had flags pool.exhausted; the
+// step is then void for its sequence and nothing is written out of bounds.
+void dmc_update_cuda(const DmcUpdate& op, Stream& stream);
 
 // Probability of accumulating for a global (layer, head), spread over an order of magnitude of kept slots between heads, so that the
 // mean over all heads of the kept fraction is 1 / synthetic_cr. Needs model_layers and model_kv_heads.

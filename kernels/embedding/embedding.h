@@ -14,5 +14,6 @@ struct Embedding {
 };
 
 void embedding_cpu(const Embedding& op, Stream& stream);
+void embedding_cuda(const Embedding& op, Stream& stream);  // table and y of one type, rows contiguous
 
 }  // namespace accrete

@@ -12,5 +12,6 @@ struct SiluMul {
 };
 
 void silu_mul_cpu(const SiluMul& op, Stream& stream);
+void silu_mul_cuda(const SiluMul& op, Stream& stream);  // gate_up and y of one type, f32 or bf16
 
 }  // namespace accrete

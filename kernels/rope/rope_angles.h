@@ -15,5 +15,6 @@ struct RopeAngles {
 };
 
 void rope_angles_cpu(const RopeAngles& op, Stream& stream);
+void rope_angles_cuda(const RopeAngles& op, Stream& stream);
 
 }  // namespace accrete

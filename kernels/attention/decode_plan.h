@@ -1,0 +1,50 @@
+// The work plan of decode attention: who of the GPU's workers (warps) reads which tiles of which heads. Heads differ in length by
+// orders of magnitude and only the device knows how long they are, so the plan is made there, once a step for all layers: the tiles of
+// all heads of a layer, laid end to end, are cut into equal ranges, one a worker. A head that lies in several ranges is merged by the
+// worker that finishes it last, in the order of the ranges. All memory is fixed: the plan and the kernels can be captured in a graph.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/paging/cache_ref.h"
+#include "kernels/paging/step_batch.h"
+#include "kernels/stream.h"
+
+namespace accrete {
+
+inline constexpr int kTileSlots = 16;     // slots that a worker takes at a time
+inline constexpr int kGroupRows = 8;      // query heads that share a read of a head's slots; more are more items
+inline constexpr int kItemOverhead = 2;   // what an item costs beside its tiles, in tiles: start, write-out
+inline constexpr int kWorkersPerMultiprocessor = 12;  // warps that fit beside each other with a tile in registers each
+inline constexpr int kLeastTiles = 4;     // of a worker's range: shorter ones cost more in merging than they save
+
+struct DecodePlanShape {
+  int layers = 0;          // L_local
+  int kv_heads = 0;        // Hkv_local
+  int group = 1;           // G
+  int head_size = 128;     // D
+  int max_sequences = 0;   // decodes of a step at most
+  int multiprocessors = 0;
+  ACCRETE_HD int workers() const { return multiprocessors * kWorkersPerMultiprocessor; }  // warps of the attention kernel
+  ACCRETE_HD int chunks() const { return (group + kGroupRows - 1) / kGroupRows; }
+  ACCRETE_HD int items(int sequences) const { return sequences * kv_heads * chunks(); }
+  size_t bytes() const;    // of device memory
+};
+
+// Views into the owner's memory; plain, passed to kernels by value. An item is (sequence, KV head, chunk of the query group).
+struct DecodePlan {
+  DecodePlanShape shape;
+  int32_t* prefix = nullptr;      // [L, items + 1] costs of the items before
+  int32_t* first_item = nullptr;  // [L, workers + 1] item in which a worker's range begins
+  int32_t* range = nullptr;       // [L] cost units of a worker's range
+  int32_t* arrived = nullptr;     // [items] workers that finished their part of an item; zero between launches
+  float* partial = nullptr;       // [workers, 2, min(G, 8), D + 2] O, m, l of a range's first and last item
+};
+
+// Lays the plan out in `memory` of shape.bytes(), which must be zeroed once before the first step.
+DecodePlan decode_plan(const DecodePlanShape& shape, void* memory);
+// Before the first layer's update of a step: lengths are planned one longer than they are.
+void plan_decode_cuda(const DecodePlan& plan, const StepBatch& batch, const CacheRef& cache, Stream& stream);
+
+}  // namespace accrete

@@ -199,8 +199,8 @@ void PeerWatch::State::look_at_all() {
   }
 }
 
-// A process that was stopped for a while finds everybody's silence as long as its own: that time does not count, the words that came
-// meanwhile are still to be read.
+// A process that was stopped for a while has the words that came meanwhile still to read, and if its peers were stopped with it (a paused
+// virtual machine) they have yet to speak again.
 asio::awaitable<void> PeerWatch::State::look() {
   asio::steady_timer timer(io);
   const milliseconds pause = options.beat / 4;
@@ -209,7 +209,7 @@ asio::awaitable<void> PeerWatch::State::look() {
     co_await timer.async_wait(asio::use_awaitable);
     const auto late = Clock::now() - timer.expiry();
     if (late > options.beat) {
-      for (Link& link : links) link.heard += late;
+      for (Link& link : links) link.heard = std::max(link.heard, Clock::now() - options.patience + 2 * options.beat);
       continue;
     }
     look_at_all();

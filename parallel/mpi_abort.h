@@ -9,7 +9,7 @@
 namespace accrete::parallel {
 
 // For a failure that the launcher may be cut off from: long enough for an orderly abort to arrive everywhere.
-constexpr std::chrono::milliseconds kLauncherPatience{3000};
+constexpr std::chrono::milliseconds kLauncherPatience{2000};
 // For a failure of this rank alone: longer than mpirun gives the other ranks between SIGTERM and SIGKILL.
 constexpr std::chrono::milliseconds kOrderlyPatience{8000};
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Three "hosts" on this machine: network namespaces with an address each on one bridge. A coordinator runs on the first, a replica of
-# three ranks spans all three under one mpirun, and a client on the second asks for an answer.
+# three ranks spans all three under one mpirun, and a client on the second asks for an answer. Then the link of a host is cut while an
+# answer streams: packets vanish, no connection is told, and yet everybody on both sides has to end.
 # Needs root and the right to make namespaces; skips (77) and says why otherwise.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -50,29 +51,46 @@ exec ip netns exec "$tag\${host##*.}" unshare --uts bash -c 'hostname "host\$1";
 AGENT
 chmod +x "$work/agent"
 
-small=(--max-model-len 512 --kv-cache-memory-bytes 64MiB --cpu-threads 1)
+wait_gone() {  # PID SECONDS: until it has ended
+  for _ in $(seq $(($2 * 10))); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+  return 1
+}
+healthy() { in_host 2 curl -sf --max-time 5 http://10.77.0.1:8000/health >/dev/null; }
+ranks_of() {  # HOST: the ids of its ranks
+  for pid in $(ip netns pids "$tag$1"); do
+    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "^[^ ]*accrete worker" && echo "$pid"
+  done
+  return 0
+}
+left_over() {  # every process of the hosts but the coordinator
+  for n in 1 2 3; do
+    for pid in $(ip netns pids "$tag$n"); do
+      [ "$pid" = "$coordinator" ] || echo "host$n:$pid:$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-60)"
+    done
+  done
+}
+
 in_host 1 "$accrete" coordinator --host 10.77.0.1 --port 8000 --rpc-port 8001 >"$work/coordinator.log" 2>&1 &
 coordinator=$!
-in_host 1 unshare --uts bash -c 'hostname host1; exec "$@"' start bash "$root/launch/mpirun.sh" -np 3 \
-  --hosts 10.77.0.1:1,10.77.0.2:1,10.77.0.3:1 --interface e0 \
-  --mpi "--mca plm_rsh_agent $work/agent --mca orte_keep_fqdn_hostnames 1 --mca btl tcp,self" -- \
-  "$accrete" worker "$model" -tp 1 -pp 3 --coordinator 10.77.0.1:8001 "${small[@]}" >"$work/replica.log" 2>&1 &
-job=$!
 
-healthy() { in_host 2 curl -sf --max-time 5 http://10.77.0.1:8000/health >/dev/null; }
-for _ in $(seq 600); do
-  healthy && break
-  kill -0 "$job" 2>/dev/null || fail "the replica ended before it was ready"
-  sleep 0.1
-done
-healthy || fail "/health did not answer 200"
-
-for n in 1 2 3; do
-  pids=$(ip netns pids "$tag$n")
-  ranks=0
-  for pid in $pids; do
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "^[^ ]*accrete worker" && ranks=$((ranks + 1))
+start_replica() {
+  in_host 1 unshare --uts bash -c 'hostname host1; exec "$@"' start bash "$root/launch/mpirun.sh" -np 3 \
+    --hosts 10.77.0.1:1,10.77.0.2:1,10.77.0.3:1 --interface e0 \
+    --mpi "--mca plm_rsh_agent $work/agent --mca orte_keep_fqdn_hostnames 1 --mca btl tcp,self" -- \
+    "$accrete" worker "$model" -tp 1 -pp 3 --coordinator 10.77.0.1:8001 --max-model-len 4096 --kv-cache-memory-bytes 128MiB \
+    --cpu-threads 1 >"$work/replica.log" 2>&1 &
+  job=$!
+  for _ in $(seq 600); do
+    healthy && return
+    kill -0 "$job" 2>/dev/null || fail "the replica ended before it was ready"
+    sleep 0.1
   done
+  fail "/health did not answer 200"
+}
+
+start_replica
+for n in 1 2 3; do
+  ranks=$(ranks_of "$n" | wc -l)
   [ "$ranks" = 1 ] || fail "host $n runs $ranks ranks instead of 1"
 done
 
@@ -81,11 +99,36 @@ answer=$(in_host 2 curl -sf --max-time 60 http://10.77.0.1:8000/v1/completions -
 grep -q Paris <<<"$answer" || fail "unexpected answer: $answer"
 echo "netns_hosts: one replica over three hosts answered: $(python3 -c 'import json,sys; print(json.loads(sys.argv[1])["choices"][0]["text"].strip())' "$answer")"
 
-# Told to stop, the replica and then the coordinator end.
+# Told to stop, the replica ends.
 kill "$job"
-for _ in $(seq 200); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
-kill -0 "$job" 2>/dev/null && fail "the replica still runs 20 s after SIGTERM"
+wait_gone "$job" 20 || fail "the replica still runs 20 s after SIGTERM"
+for _ in $(seq 50); do [ -n "$(left_over)" ] || break; sleep 0.1; done
+[ -z "$(left_over)" ] || fail "left over after SIGTERM: $(left_over)"
+
+# Cuts the link of host $1 while an answer streams. A client on the coordinator's host is told; the launcher returns 1; nobody is left.
+cut_link() {
+  local began code
+  start_replica
+  in_host 1 curl -sN --max-time 60 http://10.77.0.1:8000/v1/completions -H 'Content-Type: application/json' \
+    -d '{"prompt": "One, two, three,", "max_tokens": 3500, "temperature": 0, "ignore_eos": true, "stream": true}' >"$work/stream.log" 2>&1 &
+  local client=$!
+  for _ in $(seq 100); do [ "$(wc -l <"$work/stream.log")" -gt 10 ] && break; sleep 0.1; done
+  [ "$(wc -l <"$work/stream.log")" -gt 10 ] || fail "no answer streams"
+  ip -n "${tag}b" link set "p$1" down
+  began=$SECONDS
+  while [ -n "$(left_over)" ] && [ $((SECONDS - began)) -lt 15 ]; do sleep 0.2; done
+  [ -z "$(left_over)" ] || fail "15 s after the link of host $1 was cut there are still: $(left_over)"
+  code=0; wait "$job" || code=$?
+  [ "$code" = 1 ] || fail "the launcher returned $code instead of 1 after the link of host $1 was cut"
+  wait "$client" || fail "the client's connection broke"
+  grep -q '"error"' "$work/stream.log" || fail "the client was not told that its replica died"
+  grep -q "on host[123] has been silent" "$work/replica.log" || fail "no log line names the lost rank and its host"
+  echo "netns_hosts: after the link of host $1 was cut all ended within $((SECONDS - began)) s"
+  ip -n "${tag}b" link set "p$1" up
+}
+cut_link 3
+cut_link 1
+
 kill "$coordinator"
-for _ in $(seq 100); do kill -0 "$coordinator" 2>/dev/null || break; sleep 0.1; done
-kill -0 "$coordinator" 2>/dev/null && fail "the coordinator still runs 10 s after SIGTERM"
+wait_gone "$coordinator" 10 || fail "the coordinator still runs 10 s after SIGTERM"
 exit 0

@@ -170,6 +170,14 @@ void DeviceKvCache::use(View<const int32_t, 1> rows, UseReport& report) {
   row_use_cuda({state_->ref(), rows, report.uses(), report.pool()}, state_->stream);
 }
 
+void DeviceKvCache::use(View<const int32_t, 1> rows, View<int64_t, 2> uses, View<int64_t, 1> pool) {
+  row_use_cuda({state_->ref(), rows, uses, pool}, state_->stream);
+}
+
+void DeviceKvCache::count_slots(std::span<const int32_t> rows, View<int32_t, 2> counts) {
+  if (!rows.empty()) count_slots_cuda({state_->ref(), rows, counts}, state_->stream);
+}
+
 RowUse DeviceKvCache::use(int32_t row) {
   RowUse use;
   for (int32_t slots : slot_counts(row)) use.add_head(slots, state_->shape.page_slots);

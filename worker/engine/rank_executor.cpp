@@ -2,11 +2,16 @@
 
 #include "worker/engine/cpu_executor.h"
 #include "worker/engine/settings.h"
+#if defined(ACCRETE_CUDA)
+#include "worker/engine/gpu/gpu_executor.h"
+#endif
 
 namespace accrete::worker {
 
 std::unique_ptr<RankExecutor> make_executor(const TensorSource& source, const EngineOptions& options, const RankGroups& groups) {
-  if (on_gpu(options)) throw std::runtime_error("--device cuda: the engine does not run on GPUs yet; use --device cpu");
+#if defined(ACCRETE_CUDA)
+  if (on_gpu(options)) return std::make_unique<GpuExecutor>(source, options, groups);
+#endif
   return std::make_unique<CpuExecutor>(source, options, groups);
 }
 

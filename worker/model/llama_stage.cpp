@@ -24,7 +24,7 @@ DmcParams shard_dmc(DmcParams dmc, const ShardSpec& shard, const ModelConfig& co
 }
 
 LlamaScratchSize scratch_size(const LlamaStageOptions& options, const parallel::DeviceGroup& tensor_group) {
-  const bool gathers = tensor_group.size() > 1 && (options.logits_everywhere || tensor_group.rank() == 0);
+  const bool gathers = tensor_group.size() > 1 && tensor_group.rank() == 0;
   return {options.max_step_tokens, options.max_logit_rows, tensor_group.size(), gathers, options.weights.fp8};
 }
 
@@ -279,13 +279,12 @@ View<float, 2> LlamaStage::logits() {
     logits.shape[1] = vocab;
     return logits;
   }
-  const bool receives = s.options.logits_everywhere || group.rank() == 0;
+  const bool receives = group.rank() == 0;
   if (rows == 0) return {nullptr, {0, vocab}};
   const std::span<std::byte> mine = bytes_of(s.scratch.shard_logits.view<2>({rows, padded}));
   std::span<std::byte> everyone;
   if (receives) everyone = bytes_of(s.scratch.all_logits.view<2>({group.size() * rows, padded}));
-  if (s.options.logits_everywhere) group.all_gather(mine, everyone, s.stream);
-  else group.gather(mine, everyone, 0, s.stream);
+  group.gather(mine, everyone, 0, s.stream);
   if (receives) return s.joined();
   return {nullptr, {0, vocab}};
 }

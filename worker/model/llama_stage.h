@@ -25,7 +25,6 @@ struct LlamaStageOptions {
   int64_t max_logit_rows = 64;    // rows of logits at most in a step
   int64_t max_sequences = 64;     // of a step at most
   DmcParams dmc;                  // layer_begin and kv_head_begin are filled in by the stage
-  bool logits_everywhere = false; // logits() on every shard of the tensor group, not on the first alone
   LoadProgress progress;          // may be empty
 };
 
@@ -46,8 +45,7 @@ class LlamaStage {
   // embeds the ids into it.
   AnyView<2> hidden(int64_t tokens);
   void forward(const StageInput& input, const CacheRef& cache);
-  // After forward on the last stage: [n, V] f32, on shard 0 of the tensor group or on all (logits_everywhere), [0, V] elsewhere.
-  // Collective over the tensor group.
+  // After forward on the last stage: [n, V] f32 on shard 0 of the tensor group, [0, V] elsewhere. Collective over the tensor group.
   View<float, 2> logits();
 
   const LlamaWeights& weights() const;

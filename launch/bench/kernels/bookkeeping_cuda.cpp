@@ -101,19 +101,25 @@ void measure_release(Books& books, int64_t rows) {
   lab.record(label, {.bytes = bytes}, {.launch = launch, .turns = turns, .reset = [&] { cache.reset(lab.stream()); }});
 }
 
+// What one query of all rows reports, beside the slot counts of all of them.
 void measure_use(Books& books) {
   Lab& lab = books.lab;
-  const Label label = label_of(books.model, "row_use", fmt::format("{} rows of {} heads", kRows, books.heads()));
-  if (!lab.wants(label)) return;
-  RandomCache& cache = books.cache();
+  const std::string shape = fmt::format("{} rows of {} heads", kRows, books.heads());
+  const Label use = label_of(books.model, "row_use", shape), count = label_of(books.model, "count_slots", shape);
+  if (!lab.wants(use) && !lab.wants(count)) return;
+  const RandomCache& cache = books.cache();
   std::vector<int32_t> all(kRows);
   std::iota(all.begin(), all.end(), 0);
   const DeviceArray<int32_t> rows(all, lab.stream());
-  const PinnedMemory report((kRows * 3 + 2) * sizeof(int64_t));
+  const PinnedMemory report((kRows * 3 + 2) * sizeof(int64_t)), counted(kRows * books.heads() * sizeof(int32_t));
   const View<int64_t, 2> uses(report.as<int64_t>(), {kRows, 3});
   const View<int64_t, 1> pool(report.as<int64_t>() + kRows * 3, {2});
-  const auto launch = [&](int64_t) { row_use_cuda({cache.ref(), rows.flat(), uses, pool}, lab.stream()); };
-  lab.record(label, {.bytes = kWord * static_cast<double>(kRows * books.heads()), .memory = MemoryLimit::read}, {.launch = launch});
+  const View<int32_t, 2> counts(counted.as<int32_t>(), {kRows, books.heads()});
+  const auto ask_use = [&](int64_t) { row_use_cuda({cache.ref(), rows.flat(), uses, pool}, lab.stream()); };
+  const auto ask_count = [&](int64_t) { count_slots_cuda({cache.ref(), all, counts}, lab.stream()); };
+  const Cost cost{.bytes = kWord * static_cast<double>(kRows * books.heads()), .memory = MemoryLimit::read};
+  if (lab.wants(use)) lab.record(use, cost, {.launch = ask_use});
+  if (lab.wants(count)) lab.record(count, cost, {.launch = ask_count});
 }
 
 void measure_take(Books& books) {

@@ -31,7 +31,7 @@ class UseReport {
   int64_t free_pages() const;
   bool exhausted() const;  // a take has failed since the report before
 
-  View<int64_t, 2> uses();  // [rows, 3], for row_use_cuda
+  View<int64_t, 2> uses();  // [rows, 4], for row_use_cuda
   View<int64_t, 1> pool();  // [2]
 
  private:

@@ -1,7 +1,7 @@
 // DeviceGroup: a group of ranks that move device memory. Every operation is enqueued on the stream given and is entered by all ranks that
 // take part, in the same order; a group is used by one thread (its rank's step thread), on the device that was current when it was made.
-// Implementations: NCCL (nccl_group.h), staged through pinned host memory over any Communicator (staged_group.h).
-// Spans of bytes are device memory here.
+// Implementations: NCCL (nccl_group.h), staged through pinned host memory over any Communicator (staged_group.h), and for ranks that compute
+// on the CPU the Communicator itself (host_group.h). Spans of bytes are memory of the device that computes.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +29,8 @@ class DeviceGroup {
   virtual void all_gather(std::span<const std::byte> mine, std::span<std::byte> everyone, Stream& stream) = 0;
   // The same on rank `root` alone; elsewhere everyone is empty.
   virtual void gather(std::span<const std::byte> mine, std::span<std::byte> everyone, int root, Stream& stream) = 0;
+  // Everywhere what root has.
+  virtual void broadcast(std::span<std::byte> bytes, int root, Stream& stream) = 0;
   // Messages, in order for each pair of ranks; both sides name the same size. The stream may wait for the other side, so a ring of ranks
   // that all send first can wait for ever (until the group's timeout).
   virtual void send(std::span<const std::byte> message, int to, Stream& stream) = 0;

@@ -28,6 +28,7 @@ TEST(KernelCosts, CountEachByteOnce) {
   EXPECT_EQ(rope_angles_cost(3, 128).bytes, 3 * (4 + 2 * 64 * 4));
   EXPECT_EQ(quantize_fp8_cost(3, 16).bytes, 3 * (16 * 3 + 4));
   EXPECT_EQ(apply_scales_cost(3, 16).bytes, 3 * 16 * 4 + (3 + 16) * 4);
+  EXPECT_EQ(join_logits_cost(3, 8).bytes, 2 * 4 * 3 * 8);
   EXPECT_EQ(sample_cost(256, 32000).bytes, 256.0 * 32000 * 4);
 }
 

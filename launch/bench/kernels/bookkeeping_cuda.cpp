@@ -5,6 +5,7 @@
 #include <memory>
 #include <numeric>
 
+#include "cache/device_kv_cache.h"
 #include "cache/kv_cache_shape.h"
 #include "cache/snapshot.h"
 #include "kernels/paging/cache_ops.h"
@@ -107,16 +108,15 @@ void measure_use(Books& books) {
   const std::string shape = fmt::format("{} rows of {} heads", kRows, books.heads());
   const Label use = label_of(books.model, "row_use", shape), count = label_of(books.model, "count_slots", shape);
   if (!lab.wants(use) && !lab.wants(count)) return;
-  const RandomCache& cache = books.cache();
+  const CacheRef caches = books.cache().ref();
   std::vector<int32_t> all(kRows);
   std::iota(all.begin(), all.end(), 0);
   const DeviceArray<int32_t> rows(all, lab.stream());
-  const PinnedMemory report((kRows * 3 + 2) * sizeof(int64_t)), counted(kRows * books.heads() * sizeof(int32_t));
-  const View<int64_t, 2> uses(report.as<int64_t>(), {kRows, 3});
-  const View<int64_t, 1> pool(report.as<int64_t>() + kRows * 3, {2});
+  cache::UseReport report(kRows);
+  const PinnedMemory counted(kRows * books.heads() * sizeof(int32_t));
   const View<int32_t, 2> counts(counted.as<int32_t>(), {kRows, books.heads()});
-  const auto ask_use = [&](int64_t) { row_use_cuda({cache.ref(), rows.flat(), uses, pool}, lab.stream()); };
-  const auto ask_count = [&](int64_t) { count_slots_cuda({cache.ref(), all, counts}, lab.stream()); };
+  const auto ask_use = [&](int64_t) { row_use_cuda({caches, rows.flat(), report.uses(), report.pool()}, lab.stream()); };
+  const auto ask_count = [&](int64_t) { count_slots_cuda({caches, all, counts}, lab.stream()); };
   const Cost cost{.bytes = kWord * static_cast<double>(kRows * books.heads()), .memory = MemoryLimit::read};
   if (lab.wants(use)) lab.record(use, cost, {.launch = ask_use});
   if (lab.wants(count)) lab.record(count, cost, {.launch = ask_count});

@@ -72,4 +72,7 @@ inline Cost update_cost(const ModelShape& m, const UpdateSize& u) {
 // Every logit read once.
 inline Cost sample_cost(double rows, double vocab) { return {.bytes = kWord * rows * vocab, .memory = MemoryLimit::read}; }
 
+// f32 logits read and written.
+inline Cost join_logits_cost(double rows, double vocab) { return {.bytes = 2 * kWord * rows * vocab}; }
+
 }  // namespace accrete::launch

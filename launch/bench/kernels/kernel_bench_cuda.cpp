@@ -12,6 +12,11 @@
 namespace accrete::launch {
 namespace {
 
+// As far as it is: whatever ends the run later, the file holds what was measured.
+void save(const Lab& lab, const KernelBenchOptions& options) {
+  if (!options.output_json.empty()) write_file(options.output_json, to_json(lab.report()).dump(2) + "\n");
+}
+
 // A family that fails leaves the others their turn.
 template <class Measure>
 void attempt(Lab& lab, const std::string& what, Measure&& measure) {
@@ -38,10 +43,11 @@ bool run_kernel_bench(const KernelBenchOptions& options) {
   for (const Family& family : kFamilies) {
     for (const ModelShape& model : options.models) {
       attempt(lab, fmt::format("{} of {}", family.name, model.name), [&] { family.measure(lab, model); });
+      save(lab, options);
     }
   }
   attempt(lab, "sampling", [&] { measure_sampling(lab); });
-  if (!options.output_json.empty()) write_file(options.output_json, to_json(lab.report()).dump(2) + "\n");
+  save(lab, options);
   return lab.report().failures.empty();
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "kernels/sampling/device_sampler.h"
+#include "kernels/sampling/join_logits.h"
 #include "kernels/sampling/sample_device.h"
 #include "launch/bench/kernels/costs.h"
 #include "launch/bench/kernels/draws.h"
@@ -131,6 +132,25 @@ void measure_score(Lab& lab, const Size& size, Logits& logits) {
   lab.record(label, size.cost(), {.launch = launch, .turns = logits.turns(), .output = out.logprob.flat()});
 }
 
+// The shards of a vocabulary, as tensor-parallel ranks gather them.
+void measure_join(Lab& lab, const Size& size, int64_t shards) {
+  const Label label{"join_logits", "-", fmt::format("{} x {} of {} shards", size.rows, size.vocab, shards)};
+  if (!lab.wants(label)) return;
+  const int64_t n = size.rows, V = size.vocab, width = V / shards;
+  const Cost cost = join_logits_cost(static_cast<double>(n), static_cast<double>(V));
+  const int64_t turns = lab.turns_past_cache(cost.bytes, kMostTurns);
+  const auto parts = random_array<float>(turns * n * V, 1, 2.0f, lab.stream());
+  const DeviceArray<float> logits(turns * n * V);
+  const auto launch = [&](int64_t turn) {
+    JoinLogits op;
+    op.parts = parts.view<3>({shards, n, width}, turn * n * V);
+    op.logits = logits.view<2>({n, V}, turn * n * V);
+    for (int64_t shard = 0; shard <= shards; ++shard) op.begin[shard] = static_cast<int32_t>(shard * width);
+    join_logits_cuda(op, lab.stream());
+  };
+  lab.record(label, cost, {.launch = launch, .turns = turns, .output = logits.flat()});
+}
+
 }  // namespace
 
 void measure_sampling(Lab& lab) {
@@ -140,6 +160,7 @@ void measure_sampling(Lab& lab) {
     Logits logits(lab, size);
     for (const Method& method : methods()) measure_sample(lab, size, logits, method);
     measure_score(lab, size, logits);
+    measure_join(lab, size, 8);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <cfloat>
 
 #include "kernels/attention/attention_decode.cuh"
+#include "kernels/attention/decode_merge.cuh"
 #include "kernels/cuda.h"
 #include "kernels/mma.cuh"
 
@@ -48,24 +49,6 @@ struct Part {
   int begin, end;             // tiles
   int index, count;           // this part of how many
   int first_worker;
-};
-
-template <int kSize>
-struct Softmax {
-  float out[kSize / 8][2];  // product (c, e) = out[8 c + e]: row lane / 4, components of columns 2 (lane % 4) + {0, 1}
-  float top;                // of row lane / 4, log2 domain
-  float sum;                // of this lane's columns alone until finish()
-
-  __device__ void clear() {
-#pragma unroll
-    for (auto& pair : out) pair[0] = pair[1] = 0.0f;
-    top = -FLT_MAX;
-    sum = 0.0f;
-  }
-  __device__ void finish() {
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-  }
 };
 
 // A tile's keys and values in this lane.
@@ -236,67 +219,23 @@ __device__ void write_row(const DecodeArgs& a, const Part& part, const Softmax<k
   }
 }
 
-// Partial results: [row][D] sums, then [row] maxima, then [row] weights.
-__device__ inline float* partial_of(const DecodeArgs& a, int worker, int which) {
-  return a.plan.partial + (static_cast<int64_t>(worker) * 2 + which) * a.plan.shape.partial_floats();
-}
-
-template <int kSize>
-__device__ void write_partial(const DecodeArgs& a, float* to, const Softmax<kSize>& softmax) {
-  const int lane = threadIdx.x % 32, rows = min(a.group, kGroupRows), g = lane / 4;
-  if (g >= rows) return;
-#pragma unroll
-  for (int c = 0; c < kSize / 64; ++c) {
-#pragma unroll
-    for (int b = 0; b < 2; ++b) {
-      float4* at = reinterpret_cast<float4*>(to + g * kSize + c * 64 + (lane % 4 * 2 + b) * 8);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        at[i] = make_float4(softmax.out[c * 8 + 4 * i][b], softmax.out[c * 8 + 4 * i + 1][b], softmax.out[c * 8 + 4 * i + 2][b],
-                            softmax.out[c * 8 + 4 * i + 3][b]);
-      }
-    }
-  }
-  if (lane % 4 == 0) {
-    to[rows * kSize + g] = softmax.top;
-    to[rows * (kSize + 1) + g] = softmax.sum;
-  }
-}
-
-// All parts of an item, in order, into its output. Every lane keeps kSize / 32 components of a row.
-template <int kSize>
-__device__ void merge_parts(const DecodeArgs& a, const Part& part) {
-  constexpr int kEach = kSize / 32;
-  const int lane = threadIdx.x % 32, rows = min(a.group, kGroupRows);
-  for (int g = 0; g < rows && part.chunk * kGroupRows + g < a.group; ++g) {
-    float top = -FLT_MAX, sum = 0.0f, out[kEach] = {};
-    for (int p = 0; p < part.count; ++p) {
-      const float* from = partial_of(a, part.first_worker + p, p == 0 ? 1 : 0);
-      const float part_top = __ldcg(from + rows * kSize + g), part_sum = __ldcg(from + rows * (kSize + 1) + g);
-      const float higher = fmaxf(top, part_top), factor = exp2f(top - higher), part_factor = exp2f(part_top - higher);
-#pragma unroll
-      for (int i = 0; i < kEach; ++i) out[i] = out[i] * factor + __ldcg(from + g * kSize + lane * kEach + i) * part_factor;
-      sum = sum * factor + part_sum * part_factor;
-      top = higher;
-    }
-    bf16* to = a.out + ((static_cast<int64_t>(part.sequence) * a.kv_heads + part.head) * a.group + part.chunk * kGroupRows + g) * kSize;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) to[lane * kEach + i] = bf16(out[i] / sum);
-  }
-}
-
 template <int kSize>
 __device__ void finish_part(const DecodeArgs& a, const Part& part, int item, int worker, const Softmax<kSize>& softmax) {
   if (part.count == 1) return write_row<kSize>(a, part, softmax);
-  write_partial<kSize>(a, partial_of(a, worker, part.index == 0 ? 1 : 0), softmax);
-  __threadfence();
-  __syncwarp();
-  unsigned before = 0;
-  if (threadIdx.x % 32 == 0) before = atomicInc(reinterpret_cast<unsigned*>(a.plan.arrived) + item, part.count - 1);  // back to zero with the last
-  before = __shfl_sync(0xffffffffu, before, 0);
-  if (static_cast<int>(before) != part.count - 1) return;
-  __threadfence();
-  merge_parts<kSize>(a, part);
+  const Partials partials{a.plan.partial, a.plan.shape.partial_floats(), part.first_worker, min(a.group, kGroupRows)};
+  write_partial<kSize>(partials.of_part(part.index), partials.rows, softmax);
+  const Merged merged{a.out + ((static_cast<int64_t>(part.sequence) * a.kv_heads + part.head) * a.group + part.chunk * kGroupRows) * kSize,
+                      min(a.group - part.chunk * kGroupRows, kGroupRows)};
+  const int groups = (part.count + kGroupParts - 1) / kGroupParts, group = part.index / kGroupParts, first = group * kGroupParts;
+  int32_t* arrived = a.plan.arrived + item;
+  if (groups == 1) {
+    if (is_last(arrived, part.count)) merge_parts<kSize>(partials, {0, 1, part.count}, merged);
+    return;
+  }
+  const int members = min(kGroupParts, part.count - first);
+  if (!is_last(a.plan.group_arrived + (part.first_worker + first) * 2 + (group == 0 ? 1 : 0), members)) return;
+  merge_parts<kSize>(partials, {first, 1, members}, {nullptr, merged.rows});
+  if (is_last(arrived, groups)) merge_parts<kSize>(partials, {0, kGroupParts, groups}, merged);
 }
 
 // Grid: a fixed number of blocks, so that a captured launch serves any lengths.

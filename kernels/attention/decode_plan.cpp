@@ -10,7 +10,7 @@ size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 size_t DecodePlanShape::bytes() const {
   const size_t all_items = items(max_sequences), all_workers = workers();
   return aligned(layers * (all_items + 1) * 4) + aligned(layers * (all_workers + 1) * 4) + aligned(layers * 4) + aligned(all_items * 4) +
-         aligned(all_workers * 2 * partial_floats() * 4);
+         aligned(all_workers * 2 * 4) +         aligned(all_workers * 2 * partial_floats() * 4);
 }
 
 DecodePlan decode_plan(const DecodePlanShape& shape, void* memory) {
@@ -27,6 +27,7 @@ DecodePlan decode_plan(const DecodePlanShape& shape, void* memory) {
   plan.first_item = reinterpret_cast<int32_t*>(take(shape.layers * (workers + 1) * 4));
   plan.range = reinterpret_cast<int32_t*>(take(shape.layers * 4));
   plan.arrived = reinterpret_cast<int32_t*>(take(items * 4));
+  plan.group_arrived = reinterpret_cast<int32_t*>(take(workers * 2 * 4));
   plan.partial = reinterpret_cast<float*>(at);
   return plan;
 }

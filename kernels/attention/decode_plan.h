@@ -18,6 +18,7 @@ inline constexpr int kGroupRows = 8;      // query heads that share a read of a 
 inline constexpr int kItemOverhead = 2;   // what an item costs beside its tiles, in tiles: start, write-out
 inline constexpr int kWorkersPerMultiprocessor = 12;  // warps that fit beside each other with a tile in registers each
 inline constexpr int kLeastTiles = 4;     // of a worker's range: shorter ones cost more in merging than they save
+inline constexpr int kGroupParts = 32;    // parts of an item that one warp merges; an item of more is merged group by group, then over groups
 
 struct DecodePlanShape {
   int layers = 0;          // L_local
@@ -43,7 +44,10 @@ struct DecodePlan {
   int32_t* prefix = nullptr;      // [L, items + 1] costs of the items before
   int32_t* first_item = nullptr;  // [L, workers + 1] item in which a worker's range begins
   int32_t* range = nullptr;       // [L] cost units of a worker's range
-  int32_t* arrived = nullptr;     // [items] workers that finished their part of an item; zero between launches
+  // How many have finished; zero between launches. Of an item: parts, or groups of parts. Of a group of kGroupParts parts, by the worker of
+  // its first part: [0] later groups, [1] an item's first group. A worker may have one of each.
+  int32_t* arrived = nullptr;        // [items]
+  int32_t* group_arrived = nullptr;  // [workers, 2]
   float* partial = nullptr;       // [workers, 2, partial_floats] O, m, l of a range's first and last item
 };
 

@@ -10,6 +10,8 @@
 
 namespace accrete {
 
+inline constexpr float kDummyDeviation = 0.02f;
+
 ACCRETE_HD inline uint64_t mix64(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -33,11 +35,12 @@ ACCRETE_HD inline float dummy_value(uint64_t row_key, uint32_t column) {
   return static_cast<float>(static_cast<int32_t>((pairs & 0xffffu) + (pairs >> 16)) - 510) * kScale;
 }
 
-// y[i][j] = value of (row_begin + i, column_begin + j).
+// y[i][j] = scale * value of (row_begin + i, column_begin + j).
 struct DummyFill {
   uint64_t tensor = 0;
   int64_t row_begin = 0, column_begin = 0;
   View<bf16, 2> y;  // rows contiguous
+  float scale = 1.0f;
 };
 void dummy_fill_cuda(const DummyFill& op, Stream& stream);
 

@@ -4,26 +4,12 @@
 #include <cmath>
 #include <map>
 
+#include "launch/bench/html_page.h"
 #include "launch/bench/report.h"
 #include "launch/bench/svg_plot.h"
 
 namespace accrete::launch {
 namespace {
-
-constexpr const char* kHead = R"(<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Accrete benchmark</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; margin: 0; } p.where { color: #52606d; margin: .2rem 0 1.4rem; }
-p.synthetic { background: #fff4d6; border-left: 4px solid #d99a00; padding: .4rem .8rem; }
-table { border-collapse: collapse; margin-bottom: 1.5rem; } td, th { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e4e8ee; }
-td:first-child, th:first-child { text-align: left; } .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; }
-svg { width: 100%; height: auto; } .grid { stroke: #e4e8ee; } .tick { font-size: 10px; fill: #52606d; }
-.label { font-size: 11px; fill: #52606d; } .title { font-size: 13px; font-weight: 600; fill: #1c2430; }
-.curve { fill: none; stroke: #1769aa; stroke-width: 1.8; stroke-linejoin: round; }
-</style></head><body>
-)";
 
 std::string summary_row(const std::string& label, const std::string& value) {
   return fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", label, escape_html(value));
@@ -93,7 +79,7 @@ std::string open_over_time(const ServingReport& report) {
 std::string to_html(const ServingReport& report) {
   const ServingSummary& s = report.summary;
   const Provenance& p = report.provenance;
-  std::string html = kHead;
+  std::string html = html_head("Accrete benchmark");
   html += fmt::format("<h1>Accrete benchmark</h1>\n<p class='where'>{} | backend {}</p>\n", escape_html(p.line()), escape_html(report.backend));
   if (p.synthetic_cr > 0 || p.dummy_weights) {
     html += fmt::format("<p class='synthetic'>Synthetic: {}{}{}. Speed and memory are meaningful, the text is not.</p>\n",

@@ -42,6 +42,7 @@ void add_shape_flags(CLI::App& app, worker::EngineOptions& o) {
   app.add_option("--async-scheduling", o.async_scheduling, "plan a step while the one before is in flight: auto (on GPUs), on or off")
       ->check(CLI::IsMember({"auto", "on", "off"}))->capture_default_str();
   app.add_flag("--enforce-eager", o.enforce_eager, "no CUDA graphs");
+  app.add_flag("!--skip-gemm-tuning", o.tune_products, "GPUs: do not time the algorithms of matrix products at start-up");
   app.add_option("--device-group", o.device_group, "how the GPUs of a replica talk: auto, nccl, or staged through host memory")
       ->check(CLI::IsMember({"auto", "nccl", "staged"}))->capture_default_str();
   app.add_option("--cpu-threads", o.cpu_threads, "threads of a rank; 0: cores / ranks on this host")

@@ -255,6 +255,7 @@ void Leader::finish_flight() {
   Flight flight = std::move(flights_.front());
   flights_.pop_front();
   std::vector<StepReport> reports = collect(flight);
+  counters_.device_seconds += reports[0].device_seconds;
   account(flight, reports);
   report_released(flight, reports);
   const bool step_is_void = std::any_of(reports.begin(), reports.end(), [](const StepReport& report) { return report.exhausted; });

@@ -29,6 +29,7 @@ struct LeaderCounters {
   uint64_t iterations = 0;
   uint64_t swapped_out = 0;
   uint64_t swapped_in = 0;
+  double device_seconds = 0.0;
   uint64_t exhausted = 0;  // steps in which a pool ran dry and which were done again: the ledger's bound should make it none
   std::vector<uint64_t> iteration_tokens;  // counts per bucket of kIterationTokenBuckets
 };

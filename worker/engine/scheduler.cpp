@@ -34,6 +34,7 @@ struct Scheduler::Draft {
   int64_t logit_rows_left = 0;
   bool preempted = false;
   bool ahead = false;           // of a step in flight that may hold the same sequences
+  std::vector<int64_t> growth;  // per rank: pages that two more tokens of all running sequences may take
 
   bool holds(const Sequence* sequence) const {
     return std::any_of(schedule.items.begin(), schedule.items.end(), [&](const ScheduledItem& i) { return i.sequence == sequence; });
@@ -52,13 +53,17 @@ bool Scheduler::may_run(const Sequence& s) const {
 }
 
 Schedule Scheduler::plan(std::list<Sequence>& sequences, cache::Ledger& ledger, double compression) {
-  Draft draft{.schedule = {}, .ledger = ledger, .compression = std::max(1.0, compression), .order = {}};
+  Draft draft{.schedule = {}, .ledger = ledger, .compression = std::max(1.0, compression), .order = {}, .growth = {}};
   draft.tokens_left = limits_.max_batched_tokens;
   draft.logit_rows_left = limits_.max_logit_rows;
   for (Sequence& sequence : sequences) {
     if (sequence.state == SequenceState::running) ++draft.running;
     if (limits_.lookahead && sequence.flights > 0) draft.ahead = true;
     if (may_run(sequence)) draft.order.push_back(&sequence);
+  }
+  draft.growth.assign(limits_.ranks.size(), 0);
+  for (const Sequence& sequence : sequences) {
+    for (size_t rank = 0; rank < limits_.ranks.size() && sequence.state == SequenceState::running; ++rank) draft.growth[rank] += std::max<int64_t>(0, more_pages(sequence, rank, 2));
   }
   std::sort(draft.order.begin(), draft.order.end(), before);
   if (draft.ahead && !decodes_fit(draft)) return std::move(draft.schedule);
@@ -210,13 +215,13 @@ void Scheduler::preempt(Draft& draft, Sequence& victim) {
   to_swap(draft, victim);  // keeps row for the plan, and uses for the way back
 }
 
-// Would the sequence, whole, fit beside what runs, at the compression seen so far, with room for one worst step of the others?
+// Would the sequence, whole, fit beside what runs, at the compression seen so far, with room for two worst tokens of the others?
 bool Scheduler::foreseen_to_fit(const Draft& draft, const Sequence& sequence) const {
   const auto slots = static_cast<int64_t>(static_cast<double>(sequence.tokens.size()) / draft.compression) + 1;
   for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
     const int64_t heads = limits_.ranks[rank].heads;
     const int64_t wanted = heads * ((slots + limits_.page_slots - 1) / limits_.page_slots);
-    const int64_t reserve = draft.running * heads;  // every running sequence may open a page in every head
+    const int64_t reserve = draft.growth[rank] + heads;
     const int64_t have = sequence.state == SequenceState::swapped ? sequence.uses[rank].pages : 0;
     if (std::max(wanted, have) + reserve > draft.ledger.surely_free(static_cast<int>(rank))) return false;
   }

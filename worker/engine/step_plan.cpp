@@ -65,7 +65,7 @@ void whole(Archive& archive, StepPlan& plan) {
 
 template <class Archive>
 void whole(Archive& archive, StepReport& report) {
-  fields(archive, report.step, report.free_pages, report.exhausted, report.uses);
+  fields(archive, report.step, report.free_pages, report.exhausted, report.device_seconds, report.uses);
   each(archive, report.released);
   field(archive, report.head_slots);
   each(archive, report.results);

@@ -73,6 +73,7 @@ struct StepReport {
   uint64_t step = 0;
   int64_t free_pages = 0;
   bool exhausted = false;
+  double device_seconds = 0.0;                  // that the step took on a GPU
   std::vector<cache::RowUse> uses;              // one an item, after the step
   std::vector<std::vector<int32_t>> released;   // slot counts [L_local * Hkv_local] of each released row, as they were
   std::vector<double> head_slots;               // want_heads: mean over occupied rows [L_local * Hkv_local]

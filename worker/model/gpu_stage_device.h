@@ -23,6 +23,7 @@ class GpuStageDevice : public StageDevice {
   DType activation_dtype() const override { return DType::bf16; }
   int multiprocessors() const override { return info_.multiprocessors; }
   DeviceBytes allocate(int64_t bytes) override;
+  void randomize(const AnyView<2>& values) override;
   void upload(void* to, const void* from, int64_t bytes) override;
   void load(const ShardReader& reader, std::byte* block, const LoadProgress& progress) override;
 

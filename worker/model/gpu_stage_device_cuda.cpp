@@ -99,6 +99,8 @@ DeviceBytes GpuStageDevice::allocate(int64_t bytes) {
   return DeviceBytes(memory, memory->as<std::byte>());
 }
 
+void GpuStageDevice::randomize(const AnyView<2>& values) { dummy_fill_cuda({0, 0, 0, values.as<bf16>(), 1.0f / kDummyDeviation}, stream()); }
+
 void GpuStageDevice::upload(void* to, const void* from, int64_t bytes) {
   copy_to_device(to, from, static_cast<size_t>(bytes), stream());
   synchronize(stream());

@@ -269,6 +269,20 @@ void LlamaStage::forward(const StageInput& input, const CacheRef& cache) {
   if (s.shard.last_stage) s.shard_logits(input);
 }
 
+void LlamaStage::pretend(const StageInput& input, const CacheRef& cache) {
+  State& s = *state_;
+  CHECK(input.batch.tokens() <= s.options.max_step_tokens, input.batch.tokens(), s.options.max_step_tokens);
+  s.logit_rows = 0;
+  s.angles(input.batch);
+  const int layers = static_cast<int>(s.shard.layers.size());
+  for (int layer = 0; layer < layers; ++layer) {
+    const DmcUpdate update = s.update_of(input.batch, cache, layer);
+    if (layer == 0) s.device.randomize(update.qkv);
+    s.backend.dmc_update(update, s.stream);
+  }
+  if (s.shard.last_stage) s.shard_logits(input);
+}
+
 View<float, 2> LlamaStage::logits() {
   State& s = *state_;
   CHECK(s.shard.last_stage);

@@ -45,6 +45,9 @@ class LlamaStage {
   // embeds the ids into it.
   AnyView<2> hidden(int64_t tokens);
   void forward(const StageInput& input, const CacheRef& cache);
+  // For benchmarks, in place of forward: the caches take random entries as if the tokens had been computed, and the logits are of whatever
+  // the residual stream holds.
+  void pretend(const StageInput& input, const CacheRef& cache);
   // After forward on the last stage: [n, V] f32 on shard 0 of the tensor group, [0, V] elsewhere. Collective over the tensor group.
   View<float, 2> logits();
 

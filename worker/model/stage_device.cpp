@@ -6,6 +6,8 @@
 #include <cstring>
 #include <new>
 
+#include "kernels/dummy/dummy_values.h"
+
 namespace accrete::worker {
 
 // Large pages where the kernel has them: a decode step walks all of the weights.
@@ -18,6 +20,14 @@ DeviceBytes CpuStageDevice::allocate(int64_t bytes) {
   auto* begin = reinterpret_cast<std::byte*>(address);
   madvise(begin, rounded, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
   return {begin, [memory, mapped = rounded + kHugePage](std::byte*) { munmap(memory, mapped); }};
+}
+
+void CpuStageDevice::randomize(const AnyView<2>& values) {
+  const View<float, 2> floats = values.as<float>();
+  for (int64_t row = 0; row < floats.shape[0]; ++row) {
+    const uint64_t key = dummy_row_key(0, row);
+    for (int64_t i = 0; i < floats.shape[1]; ++i) floats(row, i) = dummy_value(key, static_cast<uint32_t>(i)) / kDummyDeviation;
+  }
 }
 
 void CpuStageDevice::upload(void* to, const void* from, int64_t bytes) { std::memcpy(to, from, static_cast<size_t>(bytes)); }

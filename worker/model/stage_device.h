@@ -26,6 +26,8 @@ class StageDevice {
   virtual int multiprocessors() const { return 0; }
   // Zeroed memory of the device; throws when it does not fit.
   virtual DeviceBytes allocate(int64_t bytes) = 0;
+  // Random finite numbers, about normal with deviation 1, the same at every call: for benchmarks.
+  virtual void randomize(const AnyView<2>& values) = 0;
   // From host memory, done when it returns.
   virtual void upload(void* to, const void* from, int64_t bytes) = 0;
   // Reads what is planned into `block` of the device; throws as ShardReader::read.
@@ -39,6 +41,7 @@ class CpuStageDevice : public StageDevice {
   Stream& stream() override { return stream_; }
   DType activation_dtype() const override { return DType::f32; }
   DeviceBytes allocate(int64_t bytes) override;
+  void randomize(const AnyView<2>& values) override;
   void upload(void* to, const void* from, int64_t bytes) override;
   void load(const ShardReader& reader, std::byte* block, const LoadProgress& progress) override { reader.read(block, pool_, progress); }
 

@@ -139,6 +139,7 @@ rpc::ReplicaReport replica_report(const LeaderStatus& status) {
   counters.set_iterations(status.counters.iterations);
   counters.set_swapped_out(status.counters.swapped_out);
   counters.set_swapped_in(status.counters.swapped_in);
+  counters.set_device_seconds(status.counters.device_seconds);
   for (uint64_t count : status.counters.iteration_tokens) counters.add_iteration_token_buckets(count);
   return report;
 }

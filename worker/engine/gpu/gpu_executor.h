@@ -37,7 +37,7 @@ class GpuExecutor : public RankExecutor {
     StepCounts counts;
     std::vector<int32_t> counted_rows;  // occupied rows whose slots were counted, after the released ones
     PinnedMemory input, output, counted;
-    DeviceEvent done;
+    DeviceEvent begun, done;
   };
 
   void size_steps();
@@ -56,6 +56,7 @@ class GpuExecutor : public RankExecutor {
   bool replays(const StepPlan& plan) const;
   void run_items(Flight& flight);
   void enqueue(const StageInput& input, StepInputs& inputs, const StepCounts& counts);
+  bool pretends(const StageInput& input) const;
   void sample(const StepInputs& inputs, const StepCounts& counts, StepOutputs& outputs);
   void hand_on(int64_t tokens, bool receive);
   void count_heads(Flight& flight);

@@ -18,6 +18,7 @@ void GpuExecutor::begin(StepPlan plan) {
   idle_.pop_back();
   flight->plan = std::move(plan);
   flight->counts = {};
+  flight->begun.record(device_.stream());
   move_rows(*flight);
   if (!flight->plan.items.empty()) run_items(*flight);
   count_heads(*flight);
@@ -41,6 +42,7 @@ StepReport GpuExecutor::finish() {
   report.step = plan.step;
   report.free_pages = outputs.pool(0);
   report.exhausted = outputs.pool(1) != 0;
+  report.device_seconds = 1e-3 * static_cast<double>(flight->done.elapsed_ms_since(flight->begun));
   for (size_t i = 0; i < plan.items.size(); ++i) {
     const int64_t* use = &outputs.uses(static_cast<int64_t>(i), 0);
     report.uses.push_back({use[0], use[1], static_cast<int32_t>(use[2]), static_cast<int32_t>(use[3])});
@@ -140,13 +142,18 @@ void GpuExecutor::hand_on(int64_t tokens, bool receive) {
   else replica_->send(bytes, rank + next, device_.stream());
 }
 
+bool GpuExecutor::pretends(const StageInput& input) const {
+  return options_.pretend_prompts && input.batch.decodes < input.batch.sequences();
+}
+
 // All of a step that a graph can hold.
 void GpuExecutor::enqueue(const StageInput& input, StepInputs& inputs, const StepCounts& counts) {
   StepOutputs outputs(counts, output_.as<std::byte>());
   Stream& stream = device_.stream();
   const bool ahead = looks_ahead(options_);
   if (ahead) read_row_tokens_cuda({inputs.ids, inputs.sequence, inputs.row, row_tokens_.as<int32_t>()}, stream);
-  stage_->forward(input, cache_->ref());
+  if (pretends(input)) stage_->pretend(input, cache_->ref());
+  else stage_->forward(input, cache_->ref());
   if (last_stage()) sample(inputs, counts, outputs);
   if (ahead && counts.samples > 0) {
     View<int32_t, 1> tokens = outputs.token.rows(0, counts.samples);

@@ -91,6 +91,7 @@ std::vector<int64_t> GpuExecutor::buckets() const {
 }
 
 void GpuExecutor::tune_products() {
+  if (!options_.tune_products) return;
   const LlamaWeights& weights = stage_->weights();
   std::vector<int64_t> sizes = buckets();
   std::vector<GemmToTune> layers(4), logits;

@@ -1,0 +1,193 @@
+// Decode attention, the end of an item that several workers share: each leaves its part in the plan's memory, and the last to arrive
+// merges them in their order, so that results do not depend on who it is.
+#pragma once
+
+#include <cfloat>
+
+#include "kernels/attention/decode_plan.h"
+#include "kernels/mma.cuh"
+
+namespace accrete {
+
+template <int kSize>
+struct Softmax {
+  float out[kSize / 8][2];  // product (c, e) = out[8 c + e]: row lane / 4, components of columns 2 (lane % 4) + {0, 1}
+  float top;                // of row lane / 4, log2 domain
+  float sum;                // of this lane's columns alone until finish()
+
+  __device__ void clear() {
+#pragma unroll
+    for (auto& pair : out) pair[0] = pair[1] = 0.0f;
+    top = -FLT_MAX;
+    sum = 0.0f;
+  }
+  __device__ void finish() {
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+  }
+};
+
+// Where an item's parts lie, by their index: [row][D] sums, then [row] maxima, then [row] weights of each. A worker has two places, one for
+// an item that begins in its range and one for an item that began before.
+struct Partials {
+  float* memory;
+  int floats;        // of a part
+  int first_worker;  // whose range the item begins in
+  int rows;          // in the layout
+  __device__ float* of_part(int index) const {
+    return memory + (static_cast<int64_t>(first_worker + index) * 2 + (index == 0 ? 1 : 0)) * floats;
+  }
+};
+
+template <int kSize>
+__device__ void write_partial(float* to, int rows, const Softmax<kSize>& softmax) {
+  const int lane = threadIdx.x % 32, g = lane / 4;
+  if (g >= rows) return;
+#pragma unroll
+  for (int c = 0; c < kSize / 64; ++c) {
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      float4* at = reinterpret_cast<float4*>(to + g * kSize + c * 64 + (lane % 4 * 2 + b) * 8);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        at[i] = make_float4(softmax.out[c * 8 + 4 * i][b], softmax.out[c * 8 + 4 * i + 1][b], softmax.out[c * 8 + 4 * i + 2][b],
+                            softmax.out[c * 8 + 4 * i + 3][b]);
+      }
+    }
+  }
+  if (lane % 4 == 0) {
+    to[rows * kSize + g] = softmax.top;
+    to[rows * (kSize + 1) + g] = softmax.sum;
+  }
+}
+
+// Whether this warp is the last of `count` to come here. The first fence is for what the warp has written before, the second for what it
+// reads of the others afterwards; the counter returns to zero with the last.
+__device__ inline bool is_last(int32_t* arrived, int count) {
+  __threadfence();
+  __syncwarp();
+  unsigned before = 0;
+  if (threadIdx.x % 32 == 0) before = atomicInc(reinterpret_cast<unsigned*>(arrived), static_cast<unsigned>(count - 1));
+  before = __shfl_sync(0xffffffffu, before, 0);
+  if (static_cast<int>(before) != count - 1) return false;
+  __threadfence();
+  return true;
+}
+
+// Parts first, first + step, ..., `count` of them.
+struct PartRun {
+  int first, step, count;
+  __device__ int operator[](int i) const { return first + i * step; }
+};
+
+// Where a merged result goes: rows of the output [rows, D]; or null: into the run's first part.
+struct Merged {
+  bf16* out;
+  int rows;
+};
+
+template <int kSize>
+struct MergeLanes {
+  static constexpr int kEach = kSize / 32;       // components of a row in a lane
+  static constexpr int kMostRuns = 2;            // parts of a run are at most so many times 32
+  struct alignas(kEach * 4) Vector { float value[kEach]; };
+  float sums[kGroupRows][kEach];
+  float factor[kGroupRows][kMostRuns];           // of part 32 r + lane
+  float top[kGroupRows], weight[kGroupRows];
+
+  // Maxima and weights of all parts at once, a part a lane.
+  __device__ void scales(const Partials& partials, const PartRun& run) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int g = 0; g < kGroupRows; ++g) {
+      if (g >= partials.rows) break;
+      float tops[kMostRuns], weights[kMostRuns];
+      top[g] = -FLT_MAX;
+#pragma unroll
+      for (int r = 0; r < kMostRuns; ++r) {
+        const bool there = r * 32 + lane < run.count;
+        const float* from = partials.of_part(run[there ? r * 32 + lane : 0]) + partials.rows * kSize + g;
+        tops[r] = there ? __ldcg(from) : -FLT_MAX;
+        weights[r] = there ? __ldcg(from + partials.rows) : 0.0f;
+        top[g] = fmaxf(top[g], tops[r]);
+      }
+#pragma unroll
+      for (int offset = 16; offset > 0; offset /= 2) top[g] = fmaxf(top[g], __shfl_xor_sync(0xffffffffu, top[g], offset));
+      weight[g] = 0.0f;
+#pragma unroll
+      for (int r = 0; r < kMostRuns; ++r) {
+        factor[g][r] = exp2f(tops[r] - top[g]);
+        weight[g] += weights[r] * factor[g][r];
+      }
+#pragma unroll
+      for (int offset = 16; offset > 0; offset /= 2) weight[g] += __shfl_xor_sync(0xffffffffu, weight[g], offset);
+    }
+  }
+
+  __device__ void add(const Partials& partials, const PartRun& run) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (auto& row : sums) {
+#pragma unroll
+      for (float& value : row) value = 0.0f;
+    }
+#pragma unroll 4
+    for (int p = 0; p < run.count; ++p) {
+      const float* from = partials.of_part(run[p]) + lane * kEach;
+#pragma unroll
+      for (int g = 0; g < kGroupRows; ++g) {
+        if (g >= partials.rows) break;
+        const float share = __shfl_sync(0xffffffffu, p < 32 ? factor[g][0] : factor[g][1], p % 32);
+        const Vector vector = load(from + g * kSize);
+#pragma unroll
+        for (int i = 0; i < kEach; ++i) sums[g][i] += share * vector.value[i];
+      }
+    }
+  }
+
+  // Past L1: others have written it.
+  __device__ static Vector load(const float* from) {
+    Vector vector;
+    if constexpr (kEach == 4) *reinterpret_cast<float4*>(&vector) = __ldcg(reinterpret_cast<const float4*>(from));
+    else *reinterpret_cast<float2*>(&vector) = __ldcg(reinterpret_cast<const float2*>(from));
+    return vector;
+  }
+
+  __device__ void write_out(const Merged& merged) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int g = 0; g < kGroupRows; ++g) {
+      if (g >= merged.rows) break;
+      const float inverse = 1.0f / weight[g];
+      struct alignas(kEach * 2) Packed { uint32_t pair[kEach / 2]; } packed;
+#pragma unroll
+      for (int i = 0; i < kEach / 2; ++i) packed.pair[i] = pack_bf16(sums[g][2 * i] * inverse, sums[g][2 * i + 1] * inverse);
+      *reinterpret_cast<Packed*>(merged.out + g * kSize + lane * kEach) = packed;
+    }
+  }
+
+  __device__ void write_part(float* to, int rows) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int g = 0; g < kGroupRows; ++g) {
+      if (g >= rows) break;
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) to[g * kSize + lane * kEach + i] = sums[g][i];
+      if (lane == 0) to[rows * kSize + g] = top[g];
+      if (lane == 0) to[rows * (kSize + 1) + g] = weight[g];
+    }
+  }
+};
+
+// At most 64 parts. Not inlined: it runs once an item at most, and its registers are none of the loop's.
+template <int kSize>
+__device__ __noinline__ void merge_parts(const Partials& partials, const PartRun& run, const Merged& merged) {
+  MergeLanes<kSize> lanes;
+  lanes.scales(partials, run);
+  lanes.add(partials, run);
+  if (merged.out) return lanes.write_out(merged);
+  __syncwarp();  // every lane has read the part that is written now
+  lanes.write_part(partials.of_part(run.first), partials.rows);
+}
+
+}  // namespace accrete

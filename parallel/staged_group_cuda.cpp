@@ -34,6 +34,7 @@ class StagedGroup : public DeviceGroup {
   void all_reduce_sum(const AnyView<1>& values, Stream& stream) override;
   void all_gather(std::span<const std::byte> mine, std::span<std::byte> everyone, Stream& stream) override;
   void gather(std::span<const std::byte> mine, std::span<std::byte> everyone, int root, Stream& stream) override;
+  void broadcast(std::span<std::byte> bytes, int root, Stream& stream) override;
   void send(std::span<const std::byte> message, int to, Stream& stream) override;
   void recv(std::span<std::byte> message, int from, Stream& stream) override;
   void watch(const std::string&, Stream&) override { check(); }
@@ -118,6 +119,17 @@ void StagedGroup::gather(std::span<const std::byte> mine, std::span<std::byte> e
   in_pieces("gather", mine.size(), [&](size_t offset, size_t bytes) {
     ranks_->gather(fetch(mine.data() + offset, bytes, stream), {everyone_.as<std::byte>(), here ? bytes * size() : 0}, root);
     if (here) spread(everyone.data(), mine.size(), {offset, bytes}, stream);
+  });
+}
+
+void StagedGroup::broadcast(std::span<std::byte> bytes, int root, Stream& stream) {
+  CHECK(root >= 0 && root < size(), root, size());
+  in_pieces("broadcast", bytes.size(), [&](size_t offset, size_t piece) {
+    if (rank() == root) fetch(bytes.data() + offset, piece, stream);
+    ranks_->broadcast({mine_.as<std::byte>(), piece}, root);
+    if (rank() == root) return;
+    copy_to_device(bytes.data() + offset, mine_.data(), piece, stream);
+    synchronize(stream);  // mine_ is written again by the next piece
   });
 }
 

@@ -372,14 +372,19 @@ void one_shot_sum_cuda(const AnyView<1>& values, const OneShotRef& ranks, Stream
 
 void one_shot_norm_cuda(const RmsNorm& op, const OneShotRef& ranks, Stream& stream) {
   check_ref(ranks);
-  CHECK(op.delta.data != nullptr && op.delta.shape == op.x.shape && op.delta.dtype == op.x.dtype, op.delta.shape[0], op.x.shape[0]);
   CHECK(op.x.shape == op.y.shape && op.x.dtype == op.y.dtype, op.x.shape[0], op.x.shape[1], op.y.shape[0], op.y.shape[1]);
   CHECK(op.weight.shape[0] == op.x.shape[1] && op.x.shape[0] <= INT32_MAX && op.x.shape[1] <= INT32_MAX / 2, op.x.shape[0], op.x.shape[1]);
-  CHECK(op.x.stride[1] == 1 && op.y.stride[1] == 1 && op.delta.stride[1] == 1 && op.weight.stride[0] == 1, op.x.stride[1], op.y.stride[1]);
+  CHECK(op.x.stride[1] == 1 && op.y.stride[1] == 1 && op.weight.stride[0] == 1, op.x.stride[1], op.y.stride[1]);
   if (op.x.shape[0] == 0 || op.x.shape[1] == 0) return;
-  const Rows rows{op.x.data,         op.delta.data,   op.weight.data, op.y.data,
-                  op.x.stride[0],    op.delta.stride[0], op.y.stride[0], 0,
-                  static_cast<int>(op.x.shape[1]), static_cast<int>(op.x.shape[0]), op.eps};
+  CHECK(op.delta.data != nullptr && op.delta.shape == op.x.shape && op.delta.dtype == op.x.dtype, op.delta.shape[0], op.x.shape[0]);
+  CHECK(op.delta.stride[1] == 1, op.delta.stride[1]);
+  Rows rows{.x = op.x.data, .delta = op.delta.data, .weight = op.weight.data, .y = op.y.data};
+  rows.x_stride = op.x.stride[0];
+  rows.delta_stride = op.delta.stride[0];
+  rows.y_stride = op.y.stride[0];
+  rows.width = static_cast<int>(op.x.shape[1]);
+  rows.count = static_cast<int>(op.x.shape[0]);
+  rows.eps = op.eps;
   const auto cuda = static_cast<cudaStream_t>(stream.cuda);
   if (op.x.dtype == DType::bf16) return launch_any_weight<bf16>(op.weight.dtype, rows, ranks, cuda);
   CHECK(op.x.dtype == DType::f32, name_of(op.x.dtype));

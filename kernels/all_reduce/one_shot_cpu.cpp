@@ -54,6 +54,7 @@ void one_shot_sum_cpu(std::span<const AnyView<1>> values, Stream&) {
 
 void one_shot_norm_cpu(std::span<const RmsNorm> ops, Stream& stream) {
   CHECK(!ops.empty() && ops.size() <= kOneShotRanks, ops.size());
+  if (ops[0].x.shape[0] == 0) return;
   for (const RmsNorm& op : ops) {
     CHECK(op.delta.data && op.delta.shape == op.x.shape && op.delta.dtype == op.x.dtype, op.delta.shape[0], op.x.shape[0]);
     CHECK(op.x.shape == ops[0].x.shape && op.x.dtype == ops[0].x.dtype, op.x.shape[0], ops[0].x.shape[0]);

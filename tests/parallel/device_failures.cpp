@@ -1,11 +1,11 @@
 #if defined(ACCRETE_CUDA)
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <thread>
 
 #include "kernels/cuda.h"
 #include "kernels/device/device_graph.h"
@@ -50,14 +50,18 @@ std::string error_of(const AnyGroup& group, const std::function<void()>& enqueue
   return "no error";
 }
 
-[[noreturn]] void die_when_all_wait(Communicator& world, const std::string& how) {
+// What a survivor may take on top of the group's timeout.
+constexpr std::chrono::seconds kGrace{5};
+
+[[noreturn]] void fail_when_all_wait(Communicator& world, const ProgramOptions& options) {
   // Nothing of this rank is on the GPU: the multi-process service does not survive a client that is killed with kernels in flight.
   for (int r = 0; r < world.size(); ++r) {
     if (r != kFailing) world.recv(r, kTag);
   }
-  usleep(100'000);  // the others' kernels have started by then; if not, the test is a little easier
-  if (how == "kill") std::raise(SIGKILL);
-  for (;;) pause();  // until mpirun ends the job
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the others' kernels have started by then; if not, the test is a little easier
+  if (options.fail == "kill") std::raise(SIGKILL);
+  std::this_thread::sleep_for(options.timeout + kGrace);  // a hang, as long as it matters to the others
+  std::_Exit(0);
 }
 
 [[noreturn]] void survive(const AnyGroup& group, const std::function<void()>& enqueue, Communicator& world, Stream& stream,
@@ -71,7 +75,7 @@ std::string error_of(const AnyGroup& group, const std::function<void()>& enqueue
   const std::string what = watched ? fmt::format("the test's graph (operation {}", kBefore + 2)
                                    : fmt::format("all_reduce_sum (operation {}, {} bytes)", kBefore + 1, kCount * sizeof(float));
   const bool named = error.find(who) != std::string::npos && error.find(what) != std::string::npos;
-  const bool in_time = took < options.timeout + std::chrono::seconds(5);
+  const bool in_time = took < options.timeout + kGrace;
   std::printf("%s: rank %d after %.1f s: %s\n", named && in_time ? "ok" : "FAIL", world.rank(), took.count(), error.c_str());
   std::fflush(stdout);
   std::_Exit(named && in_time ? 1 : 3);  // MPI cannot say goodbye to a rank that is gone
@@ -95,7 +99,7 @@ std::string error_of(const AnyGroup& group, const std::function<void()>& enqueue
   synchronize(stream);
   group.check();
   world.barrier();
-  if (world.rank() == kFailing) die_when_all_wait(world, options.fail);
+  if (world.rank() == kFailing) fail_when_all_wait(world, options);
   const auto enqueue = [&] {
     if (!options.in_graph) return group.all_reduce_sum(view, stream);
     graph.launch(stream);

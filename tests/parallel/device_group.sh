@@ -16,9 +16,8 @@ fi
 
 program=$1 mode=${2:-check}
 skip() { echo "skipped: $*"; exit 77; }
-command -v nvidia-smi >/dev/null || skip "no nvidia-smi, hence no GPU"
-gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
-[ "$gpus" -gt 0 ] || skip "nvidia-smi lists no GPU"
+gpus=$("$program" --devices 2>&1)
+case $gpus in ''|*[!0-9]*) skip "$gpus" ;; esac
 
 scratch=$(mktemp -d)
 log=$scratch/log
@@ -26,9 +25,9 @@ mps=
 start_mps() {
   export CUDA_MPS_PIPE_DIRECTORY=$scratch/pipe CUDA_MPS_LOG_DIRECTORY=$scratch/mps-log
   mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
-  nvidia-cuda-mps-control -d && mps=yes
+  nvidia-cuda-mps-control -d >"$log" 2>&1 && mps=yes  # away from this script's output, which the daemon would keep open
 }
-stop_mps() {  # quit waits for clients; one that was killed may leave the server in doubt
+stop_mps() {  # quit waits for clients
   [ -n "$mps" ] || return 0
   mps=
   echo quit | timeout 20 nvidia-cuda-mps-control >/dev/null 2>&1 || echo "quit -t 1" | timeout 20 nvidia-cuda-mps-control >/dev/null 2>&1
@@ -40,7 +39,7 @@ trap 'exit 130' INT TERM
 if [ "$gpus" -eq 1 ]; then
   command -v nvidia-cuda-mps-control >/dev/null || skip "one GPU and no nvidia-cuda-mps-control to share it"
   export DEVICE_GROUP_SHARED=1
-  start_mps || skip "the multi-process service does not start, see nvidia-cuda-mps-control -d"
+  start_mps || skip "the multi-process service does not start: $(tail -n 1 "$log")"
 fi
 export NCCL_SOCKET_IFNAME=lo NCCL_IB_DISABLE=1 NCCL_NVLS_ENABLE=0
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -57,18 +56,13 @@ launch() {
 failures=0
 # expect_reports RANKS GROUP HOW [--in-graph]: rank 1 dies or hangs; every other rank must say so and end with code 1.
 expect_reports() {
-  local ranks=$1 group=$2 how=$3 survivors=$(($1 - 1)) name="$*"
-  local options=(-x DEVICE_GROUP_CODES=1)
-  # A rank that is killed takes the job with it, unless mpirun is told to let the others live.
-  [ "$how" = kill ] && options+=(--enable-recovery)
-  launch 60 "$ranks" "${options[@]}" -- --group "$group" --fail "$how" --timeout-ms 5000 "${@:4}" >"$log" 2>&1
-  local code=$?
-  # A hanging rank's survivors end one after another; mpirun ends the rest with the first, hence at least one.
-  local reports wanted=1 codes
+  local ranks=$1 group=$2 how=$3 wanted=$(($1 - 1)) name="$*" code reports codes
+  # Without --enable-recovery mpirun ends the others as soon as one rank ends, and nobody would hear of the rest.
+  launch 60 "$ranks" -x DEVICE_GROUP_CODES=1 --enable-recovery -- --group "$group" --fail "$how" --timeout-ms 3000 "${@:4}" >"$log" 2>&1
+  code=$?
   reports=$(grep -c '^ok: rank ' "$log")
   codes=$(grep -c '^rank [0-9]* ended with 1$' "$log")
-  [ "$how" = kill ] && wanted=$survivors
-  if [ "$code" -ne 124 ] && [ "$code" -ne 137 ] && [ "$reports" -ge "$wanted" ] && [ "$codes" -ge "$wanted" ] && ! grep -q '^FAIL' "$log"; then
+  if [ "$code" -ne 124 ] && [ "$code" -ne 137 ] && [ "$reports" -eq "$wanted" ] && [ "$codes" -eq "$wanted" ]; then
     echo "ok   $ranks ranks: $name"
     grep '^ok: rank ' "$log" | sed 's/^/       /'
   else
@@ -76,7 +70,8 @@ expect_reports() {
     sed 's/^/       /' "$log" | tail -n 40
     failures=$((failures + 1))
   fi
-  if [ -n "${DEVICE_GROUP_SHARED:-}" ]; then stop_mps; start_mps; fi
+  # A client that was killed may leave the service in doubt.
+  if [ -n "${DEVICE_GROUP_SHARED:-}" ] && [ "$how" = kill ]; then stop_mps; start_mps; fi
 }
 
 for ranks in 2 4; do
@@ -92,7 +87,7 @@ for ranks in 2 4; do
   for group in nccl one-shot; do
     for how in hang kill; do
       expect_reports "$ranks" "$group" "$how"
-      expect_reports "$ranks" "$group" "$how" --in-graph
+      [ "$ranks" -eq 2 ] && expect_reports "$ranks" "$group" "$how" --in-graph
     done
   done
 done

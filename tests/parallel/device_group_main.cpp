@@ -2,6 +2,7 @@
 //   device_groups [--group nccl|staged|one-shot]    every check, one line each; exit code 1 when one fails
 //   device_groups --group nccl|one-shot --fail kill|hang [--in-graph] [--timeout-ms N]    see device_program.h
 //   device_groups --bench
+//   device_groups --devices    without mpirun: the number of GPUs, or why there is none
 // 77: no GPU.
 #if defined(ACCRETE_CUDA)
 #include <fmt/format.h>
@@ -112,6 +113,12 @@ int run(Communicator& world, const ProgramOptions& options) {
 
 int main(int argc, char** argv) {
   using namespace accrete::parallel;
+  if (argc == 2 && std::strcmp(argv[1], "--devices") == 0) {
+    std::string why;
+    const int count = accrete::device_count(&why);
+    std::puts(count > 0 ? std::to_string(count).c_str() : ("no CUDA device: " + why).c_str());
+    return 0;
+  }
   const ProgramOptions options = parse(argc, argv);
   MpiSession session;
   const auto world = session.world();

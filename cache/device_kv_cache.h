@@ -31,7 +31,7 @@ class UseReport {
   int64_t free_pages() const;
   bool exhausted() const;  // a take has failed since the report before
 
-  View<int64_t, 2> uses();  // [rows, 3], for row_use_cuda
+  View<int64_t, 2> uses();  // [rows, 4], for row_use_cuda
   View<int64_t, 1> pool();  // [2]
 
  private:
@@ -57,6 +57,10 @@ class DeviceKvCache {
 
   // Enqueued, and may be captured in a graph: reports on rows, a list in device memory in which negative ones are skipped.
   void use(View<const int32_t, 1> rows, UseReport& report);
+  // The same into memory of the caller's, on the device or pinned: RowUseQuery's uses and pool.
+  void use(View<const int32_t, 1> rows, View<int64_t, 2> uses, View<int64_t, 1> pool);
+  // Enqueued: slot counts of rows into counts [rows, L_local * Hkv_local], on the device or pinned.
+  void count_slots(std::span<const int32_t> rows, View<int32_t, 2> counts);
 
   // These wait for the stream.
   RowUse use(int32_t row);

@@ -11,7 +11,7 @@
 namespace accrete::cache {
 namespace {
 
-constexpr int64_t kUseFields = 3;   // pages, slots, full heads
+constexpr int64_t kUseFields = 4;   // pages, slots, full heads, heads with one slot left
 constexpr int64_t kPoolFields = 2;  // free pages, exhausted
 
 size_t ints(int64_t count) { return static_cast<size_t>(count) * sizeof(int32_t); }
@@ -31,7 +31,7 @@ UseReport::UseReport(int64_t rows) : rows_(rows), memory_((rows * kUseFields + k
 RowUse UseReport::row(int64_t i) const {
   CHECK(i >= 0 && i < rows_, i, rows_);
   const int64_t* fields = memory_.as<int64_t>() + i * kUseFields;
-  return {fields[0], fields[1], static_cast<int32_t>(fields[2])};
+  return {fields[0], fields[1], static_cast<int32_t>(fields[2]), static_cast<int32_t>(fields[3])};
 }
 int64_t UseReport::free_pages() const { return memory_.as<int64_t>()[rows_ * kUseFields]; }
 bool UseReport::exhausted() const { return memory_.as<int64_t>()[rows_ * kUseFields + 1] != 0; }
@@ -168,6 +168,14 @@ void DeviceKvCache::release(std::span<const int32_t> rows) {
 
 void DeviceKvCache::use(View<const int32_t, 1> rows, UseReport& report) {
   row_use_cuda({state_->ref(), rows, report.uses(), report.pool()}, state_->stream);
+}
+
+void DeviceKvCache::use(View<const int32_t, 1> rows, View<int64_t, 2> uses, View<int64_t, 1> pool) {
+  row_use_cuda({state_->ref(), rows, uses, pool}, state_->stream);
+}
+
+void DeviceKvCache::count_slots(std::span<const int32_t> rows, View<int32_t, 2> counts) {
+  if (!rows.empty()) count_slots_cuda({state_->ref(), rows, counts}, state_->stream);
 }
 
 RowUse DeviceKvCache::use(int32_t row) {

@@ -42,12 +42,15 @@ void check_shape(const KvCacheShape& shape);
 struct RowUse {
   int64_t pages = 0;       // held
   int64_t slots = 0;       // sum over layers and KV heads
-  int32_t full_heads = 0;  // heads whose next append takes a page (no page yet, or the last one full)
+  int32_t full_heads = 0;      // heads whose next append takes a page (no page yet, or the last one full)
+  int32_t last_slot_heads = 0; // heads with room for one more: only the append after the next one takes a page
 
   void add_head(int32_t head_slots, int32_t page_slots) {
+    const int32_t used = head_slots % page_slots;
     pages += (head_slots + page_slots - 1) / page_slots;
     slots += head_slots;
-    full_heads += head_slots % page_slots == 0 ? 1 : 0;
+    full_heads += used == 0 ? 1 : 0;
+    last_slot_heads += used > 0 && used + 1 == page_slots ? 1 : 0;
   }
 };
 

@@ -8,6 +8,7 @@
 #include "kernels/mlp/silu_mul.h"
 #include "kernels/norm/rms_norm.h"
 #include "kernels/rope/rope_angles.h"
+#include "kernels/sampling/join_logits.h"
 
 namespace accrete {
 
@@ -20,8 +21,12 @@ struct Backend {
   void (*dmc_update)(const DmcUpdate&, Stream&);
   void (*attention)(const Attention&, Stream&);
   void (*silu_mul)(const SiluMul&, Stream&);
+  void (*join_logits)(const JoinLogits&, Stream&);
+  // Before a step's first layer; null where attention needs no plan.
+  void (*plan_decode)(const DecodePlan&, const StepBatch&, const CacheRef&, Stream&);
 };
 
 const Backend& cpu_backend();
+const Backend& cuda_backend();  // exists in builds with CUDA
 
 }  // namespace accrete

@@ -10,7 +10,9 @@ const Backend& cpu_backend() {
                                     .rope_angles = rope_angles_cpu,
                                     .dmc_update = dmc_update_cpu,
                                     .attention = attention_cpu,
-                                    .silu_mul = silu_mul_cpu};
+                                    .silu_mul = silu_mul_cpu,
+                                    .join_logits = join_logits_cpu,
+                                    .plan_decode = nullptr};
   return kBackend;
 }
 

@@ -1,7 +1,7 @@
 // DeviceGroup: a group of ranks that move device memory. Every operation is enqueued on the stream given and is entered by all ranks that
 // take part, in the same order; a group is used by one thread (its rank's step thread), on the device that was current when it was made.
-// Implementations: NCCL (nccl_group.h), staged through pinned host memory over any Communicator (staged_group.h).
-// Spans of bytes are device memory here.
+// Implementations: NCCL (nccl_group.h), staged through pinned host memory over any Communicator (staged_group.h), and for ranks that compute
+// on the CPU the Communicator itself (host_group.h). Spans of bytes are memory of the device that computes.
 #pragma once
 
 #include <cstddef>

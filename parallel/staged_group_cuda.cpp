@@ -124,11 +124,10 @@ void StagedGroup::gather(std::span<const std::byte> mine, std::span<std::byte> e
 
 void StagedGroup::broadcast(std::span<std::byte> bytes, int root, Stream& stream) {
   CHECK(root >= 0 && root < size(), root, size());
-  in_pieces("broadcast", bytes.size(), [&](size_t offset, size_t piece) {
-    if (rank() == root) fetch(bytes.data() + offset, piece, stream);
-    ranks_->broadcast({mine_.as<std::byte>(), piece}, root);
-    if (rank() == root) return;
-    copy_to_device(bytes.data() + offset, mine_.data(), piece, stream);
+  in_pieces("broadcast", bytes.size(), [&](size_t offset, size_t count) {
+    if (rank() == root) fetch(bytes.data() + offset, count, stream);
+    ranks_->broadcast({mine_.as<std::byte>(), count}, root);
+    if (rank() != root) copy_to_device(bytes.data() + offset, mine_.data(), count, stream);
     synchronize(stream);  // mine_ is written again by the next piece
   });
 }

@@ -46,6 +46,13 @@ Range deal(int64_t items, int parts, int index) {
   return {begin, begin + least + (index < larger ? 1 : 0)};
 }
 
+Range deal_in_units(int64_t items, int parts, int index) {
+  constexpr int64_t kUnit = 16;
+  if (items % kUnit != 0 || items / kUnit < parts) return deal(items, parts, index);
+  const Range units = deal(items / kUnit, parts, index);
+  return {units.begin * kUnit, units.end * kUnit};
+}
+
 ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network) {
   return shard(topology, place, network, even_placement(topology, network));
 }
@@ -70,8 +77,8 @@ ShardResult shard(const Topology& topology, const Place& place, const NetworkSha
   spec.layers = placement.layers_of_stage.at(place.stage);
   spec.kv_heads = placement.kv_heads_of_shard.at(place.shard);
   spec.query_heads = {spec.kv_heads.begin * group, spec.kv_heads.end * group};
-  spec.mlp = deal(network.mlp, topology.tensor, place.shard);
-  spec.vocab = deal(network.vocab, topology.tensor, place.shard);
+  spec.mlp = deal_in_units(network.mlp, topology.tensor, place.shard);
+  spec.vocab = deal_in_units(network.vocab, topology.tensor, place.shard);
   spec.first_stage = place.stage == 0;
   spec.last_stage = place.stage == topology.pipeline - 1;
   return result;

@@ -54,6 +54,8 @@ struct ShardResult {
 };
 ShardResult shard(const Topology& topology, const Place& place, const NetworkShape& network);
 Range deal(int64_t items, int parts, int index);
+// The same in units of 16 items, where they come in such units and there is one for each part: products on a GPU want such sizes.
+Range deal_in_units(int64_t items, int parts, int index);
 
 // Which contiguous KV heads each shard and which contiguous layers each stage gets. A placement that evens out expected
 // pages rather than heads (from a measured compression profile) is another function that returns one of these.

@@ -24,6 +24,8 @@ DeviceInfo use_device(int index);
 // 0 when there is no driver, no GPU, or CUDA_VISIBLE_DEVICES hides them; `why` then says which.
 int device_count(std::string* why = nullptr);
 int64_t free_device_bytes();
+// For further threads of a process that computes on the device of `use_device`.
+void set_current_device(int index);
 
 // Bytes on the current device; not initialised.
 class DeviceMemory {

@@ -45,6 +45,8 @@ int64_t free_device_bytes() {
   return static_cast<int64_t>(free);
 }
 
+void set_current_device(int index) { ACCRETE_CUDA_CHECK(cudaSetDevice(index)); }
+
 DeviceMemory::DeviceMemory(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   if (cudaMalloc(&data_, bytes) == cudaSuccess) return;

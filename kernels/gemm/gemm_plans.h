@@ -39,12 +39,13 @@ struct TunedGemm {
   float best_us = 0;   // of the one taken
 };
 
-// The number of tokens whose tuned algorithm serves `tokens`: 1, 2, 4, 8, multiples of 8 to 512, of 128 to 1024, then powers of two.
+// The number of tokens whose tuned algorithm serves `tokens`, and to which a batch in a graph is padded: 1, 2, 4, 8, multiples of 8 to 128,
+// of 16 to 256, of 32 to 512, of 64 to 1024, then powers of two.
 constexpr int64_t token_bucket(int64_t tokens) {
   int64_t power = 1;
   while (power < tokens) power *= 2;
   if (tokens <= 8 || tokens > 1024) return power;
-  const int64_t step = tokens <= 512 ? 8 : 128;
+  const int64_t step = power <= 128 ? 8 : power / 16;
   return (tokens + step - 1) / step * step;
 }
 
@@ -59,7 +60,7 @@ class GemmPlans {
   // it: the algorithm tuned for its bucket if there is one that can do the exact shape, else the heuristic's first answer.
   void multiply(const GemmOperands& op, Stream& stream);
 
-  // Times up to 16 algorithms for each product and bucket of `tokens`, as graphs, and keeps the fastest from now on. Waits, and
+  // Times up to 8 algorithms for each product and bucket of `tokens`, as graphs, and keeps the fastest from now on. Waits, and
   // allocates x and y for the largest product meanwhile: for start-up, before caches take the memory. Not inside a capture.
   std::vector<TunedGemm> tune(std::span<const GemmToTune> products, std::span<const int64_t> tokens, Stream& stream);
 

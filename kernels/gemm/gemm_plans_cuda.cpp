@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kWorkspaceBytes = 32 << 20;  // what NVIDIA recommends for Hopper
 constexpr int kAlignment = 16;                // bytes, of pointers and rows: that of a tensor map and of 16-byte loads
-constexpr int kCandidates = 16;
+constexpr int kCandidates = 8;   // more cost start-up seconds
 constexpr int kLeastRuns = 4;                 // products in a timed graph
 
 cudaStream_t cuda_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.cuda); }

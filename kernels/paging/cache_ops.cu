@@ -15,7 +15,7 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kListRows = 256;       // rows that one launch takes by value
 constexpr int kWordsPerThread = 16;  // of an image: one search for the head serves them all
-constexpr int kUseFields = 3;        // pages, slots, full heads
+constexpr int kUseFields = 4;        // pages, slots, full heads, heads with one slot left
 
 using Ticket = unsigned long long;
 
@@ -160,7 +160,9 @@ __global__ void __launch_bounds__(kThreads) row_use_kernel(const Tables t, const
     const int slots = t.slots[t.at(row, index)];
     sums.value[0] += (slots + t.page_slots - 1) / t.page_slots;
     sums.value[1] += slots;
-    sums.value[2] += slots % t.page_slots == 0 ? 1 : 0;
+    const int used = slots % t.page_slots;
+    sums.value[2] += used == 0 ? 1 : 0;
+    sums.value[3] += used > 0 && used + 1 == t.page_slots ? 1 : 0;
   }
   sums = block_sums(sums);
   if (threadIdx.x != 0) return;

@@ -38,7 +38,8 @@ void count_slots_cuda(const CountSlots& op, Stream& stream);
 struct RowUseQuery {
   CacheRef cache;
   View<const int32_t, 1> rows;  // [R], negative: none, and its uses are 0
-  View<int64_t, 2> uses;        // [R, 3] out: pages, slots, full heads (their next append takes a page); may be pinned host memory
+  View<int64_t, 2> uses;        // [R, 4] out: pages, slots, full heads (their next append takes a page), heads with one slot left; may be
+                                // pinned host memory
   View<int64_t, 1> pool;        // [2] out: free pages; 1 if a take has failed since the last query. May be pinned host memory
 };
 void row_use_cuda(const RowUseQuery& op, Stream& stream);

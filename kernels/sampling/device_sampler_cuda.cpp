@@ -86,7 +86,7 @@ SamplerRow row_of(const SamplingParams& params, int64_t vocabulary) {
   row.frequency_penalty = params.frequency_penalty;
   row.repetition_penalty = params.repetition_penalty;
   row.logprobs = params.logprobs;
-  row.penalised = params.presence_penalty != 0 || params.frequency_penalty != 0 || params.repetition_penalty != 1;
+  row.penalised = params.penalised();
   return row;
 }
 

@@ -22,6 +22,8 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
   int32_t logprobs = -1;     // -1: none; n >= 0: the sampled token's own and the n best
+
+  bool penalised() const { return presence_penalty != 0.0f || frequency_penalty != 0.0f || repetition_penalty != 1.0f; }
 };
 
 // Philox 4x32-10 (Salmon et al., SC 2011): a uniform in (0, 1) for (seed, position). The same on every device.

@@ -178,6 +178,7 @@ std::vector<Command> add_commands(CLI::App& root) {
   commands.push_back(add_bench_throughput(*bench));
   commands.push_back(add_bench_latency(*bench));
   commands.push_back(add_bench_serve(*bench));
+  commands.push_back(add_bench_kernels(*bench));
   for (const Command& command : commands) finish_flags(*command.app);
   return commands;
 }

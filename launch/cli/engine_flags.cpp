@@ -20,7 +20,9 @@ void add_model_flags(CLI::App& app, worker::EngineOptions& o) {
   app.add_option("--adapter", o.adapter, "PEFT LoRA directory, merged while loading")->type_name("DIR");
   app.add_option("--dtype", o.dtype, "weights: auto (bfloat16), bfloat16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))->capture_default_str();
-  app.add_option("--kv-cache-dtype", o.kv_cache_dtype, "caches: auto (float32 on the CPU), bfloat16 or float32")
+  app.add_option("--quantization", o.quantization, "fp8: the layers' weights as e4m3 with a factor an output, made while loading (GPUs)")
+      ->check(CLI::IsMember({"fp8"}));
+  app.add_option("--kv-cache-dtype", o.kv_cache_dtype, "caches: auto (float32 on the CPU, bfloat16 on GPUs), bfloat16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))->capture_default_str();
   app.add_option("--device", o.device, "auto, cpu or cuda")->check(CLI::IsMember({"auto", "cpu", "cuda"}))->capture_default_str();
   app.add_option("--seed", o.seed, "of dummy weights and of requests that bring none")->capture_default_str();
@@ -33,9 +35,15 @@ void add_shape_flags(CLI::App& app, worker::EngineOptions& o) {
   app.add_option("--data-parallel-size", o.topology.data, "-dp R: replicas")->check(ranks)->capture_default_str();
   app.add_option("--max-model-len", o.max_model_len, "longest prompt + answer in tokens; 0: the model's")
       ->check(CLI::Range(0, 1 << 28))->capture_default_str();
-  app.add_option("--max-num-seqs", o.max_num_seqs, "sequences running at once")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens, "tokens of one iteration")
-      ->check(CLI::Range(1, 1 << 24))->capture_default_str();
+  app.add_option("--max-num-seqs", o.max_num_seqs, "sequences running at once; 0: 64 on the CPU, 256 on GPUs")
+      ->check(CLI::Range(0, 1 << 20))->capture_default_str();
+  app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens, "tokens of one iteration; 0: 512 on the CPU, 4096 on GPUs")
+      ->check(CLI::Range(0, 1 << 24))->capture_default_str();
+  app.add_option("--async-scheduling", o.async_scheduling, "plan a step while the one before is in flight: auto (on GPUs), on or off")
+      ->check(CLI::IsMember({"auto", "on", "off"}))->capture_default_str();
+  app.add_flag("--enforce-eager", o.enforce_eager, "no CUDA graphs");
+  app.add_option("--device-group", o.device_group, "how the GPUs of a replica talk: auto, nccl, or staged through host memory")
+      ->check(CLI::IsMember({"auto", "nccl", "staged"}))->capture_default_str();
   app.add_option("--cpu-threads", o.cpu_threads, "threads of a rank; 0: cores / ranks on this host")
       ->check(CLI::Range(0, 4096))->capture_default_str();
 }
@@ -98,6 +106,7 @@ std::vector<std::string> engine_arguments(const worker::EngineOptions& o) {
   add("load-format", o.load_format, usual.load_format);
   add("adapter", o.adapter, usual.adapter);
   add("dtype", o.dtype, usual.dtype);
+  add("quantization", o.quantization, usual.quantization);
   add("kv-cache-dtype", o.kv_cache_dtype, usual.kv_cache_dtype);
   add("device", o.device, usual.device);
   add("seed", o.seed, usual.seed);
@@ -108,6 +117,9 @@ std::vector<std::string> engine_arguments(const worker::EngineOptions& o) {
   add("max-num-seqs", o.max_num_seqs, usual.max_num_seqs);
   add("max-num-batched-tokens", o.max_num_batched_tokens, usual.max_num_batched_tokens);
   add("cpu-threads", o.cpu_threads, usual.cpu_threads);
+  add("async-scheduling", o.async_scheduling, usual.async_scheduling);
+  add("enforce-eager", o.enforce_eager, usual.enforce_eager);
+  add("device-group", o.device_group, usual.device_group);
   add("block-size", o.block_size, usual.block_size);
   add("kv-cache-memory-bytes", o.kv_cache_memory_bytes, usual.kv_cache_memory_bytes);
   add("gpu-memory-utilization", o.gpu_memory_utilization, usual.gpu_memory_utilization);

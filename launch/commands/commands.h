@@ -14,5 +14,6 @@ Command add_eval_perplexity(CLI::App& parent);
 Command add_bench_throughput(CLI::App& parent);
 Command add_bench_latency(CLI::App& parent);
 Command add_bench_serve(CLI::App& parent);
+Command add_bench_kernels(CLI::App& parent);
 
 }  // namespace accrete::launch

@@ -93,6 +93,7 @@ class Twins {
         EXPECT_EQ(use.pages, host.use(list[i]).pages);
         EXPECT_EQ(use.slots, host.use(list[i]).slots);
         EXPECT_EQ(use.full_heads, host.use(list[i]).full_heads);
+        EXPECT_EQ(use.last_slot_heads, host.use(list[i]).last_slot_heads);
       }
     }
   }

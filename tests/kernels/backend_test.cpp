@@ -15,6 +15,7 @@ TEST(Backend, TheCpuHasEveryOperation) {
   EXPECT_EQ(cpu.dmc_update, dmc_update_cpu);
   EXPECT_EQ(cpu.attention, attention_cpu);
   EXPECT_EQ(cpu.silu_mul, silu_mul_cpu);
+  EXPECT_EQ(cpu.join_logits, join_logits_cpu);
 }
 
 }  // namespace

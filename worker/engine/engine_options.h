@@ -14,14 +14,15 @@ struct EngineOptions {
   std::string load_format = "auto";
   std::string adapter;
   std::string dtype = "auto";           // auto | bfloat16 | float32 (auto: bfloat16)
-  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32 (auto: float32 on the CPU)
+  std::string quantization;             // fp8: weights of the layers rounded while loading; empty: none
+  std::string kv_cache_dtype = "auto";  // auto | bfloat16 | float32 (auto: float32 on the CPU, bfloat16 on GPUs)
   std::string device = "auto";          // auto | cpu | cuda
   parallel::Topology topology;          // data: replicas of this job
   int64_t max_model_len = 0;            // 0: the model's
-  int64_t max_num_seqs = 64;
-  int64_t max_num_batched_tokens = 512;
+  int64_t max_num_seqs = 0;             // 0: 64 on the CPU, 256 on GPUs
+  int64_t max_num_batched_tokens = 0;   // 0: 512 on the CPU, 4096 on GPUs, at least max_num_seqs
   int32_t block_size = 16;              // slots in a page
-  int64_t kv_cache_memory_bytes = 0;    // a rank's; 0: a fraction of free host memory (CPU: at most 4 GiB a rank)
+  int64_t kv_cache_memory_bytes = 0;    // a rank's; 0: what gpu_memory_utilization leaves, on the CPU half of the free memory up to 4 GiB
   double gpu_memory_utilization = 0.9;
   double swap_space_gib = 0.0;          // host memory for preempted caches, a rank's share; 0: recompute
   std::string dmc = "auto";             // auto | off
@@ -29,6 +30,9 @@ struct EngineOptions {
   double dmc_synthetic_cr = 0.0;        // > 0: forced decisions
   uint64_t seed = 0;
   int cpu_threads = 0;                  // a rank's; 0: cores / ranks on this host
+  bool enforce_eager = false;           // GPUs: no CUDA graphs
+  std::string async_scheduling = "auto";  // auto | on | off: plan a step while the one before is in flight (auto: on GPUs)
+  std::string device_group = "auto";    // auto | nccl | staged: how GPUs of a replica talk (auto: nccl when each rank has its own)
 };
 
 // Empty when the options fit together; else what is wrong, naming the flag.

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "kernels/check.h"
+#include "parallel/polite_wait.h"
 #include "worker/engine/settings.h"
 
 namespace accrete::worker {
@@ -17,7 +18,8 @@ SchedulerLimits limits_of(const Leader::Setup& setup) {
   SchedulerLimits limits;
   limits.max_batched_tokens = setup.options.max_num_batched_tokens;
   limits.max_logit_rows = max_logit_rows(setup.options);
-  limits.stages = setup.options.topology.pipeline;
+  limits.lookahead = looks_ahead(setup.options);
+  limits.stages = limits.lookahead ? 1 : steps_in_flight(setup.options);
   limits.page_slots = setup.options.block_size;
   limits.swap_bytes = static_cast<int64_t>(setup.options.swap_space_gib * static_cast<double>(int64_t{1} << 30));
   for (const RankInfo& rank : setup.ranks) limits.ranks.push_back({rank.pages, rank.heads(), rank.page_bytes, rank.row_state_bytes});
@@ -25,9 +27,9 @@ SchedulerLimits limits_of(const Leader::Setup& setup) {
 }
 
 cache::Ledger ledger_of(const Leader::Setup& setup) {
-  std::vector<cache::Ledger::Rank> ranks;
-  for (const RankInfo& rank : setup.ranks) ranks.push_back({rank.pages, rank.heads()});
-  return cache::Ledger(std::move(ranks), setup.options.block_size);
+  std::vector<int64_t> pages;
+  for (const RankInfo& rank : setup.ranks) pages.push_back(rank.pages);
+  return cache::Ledger(std::move(pages));
 }
 
 }  // namespace
@@ -101,7 +103,7 @@ bool Leader::take_commands() {
 
 void Leader::run() {
   while (take_commands()) {
-    while (static_cast<int>(flights_.size()) < setup_.options.topology.pipeline && launch_step()) {
+    while (static_cast<int>(flights_.size()) < steps_in_flight(setup_.options) && launch_step()) {
     }
     if (!flights_.empty()) finish_flight();
     flush_outputs();
@@ -128,6 +130,8 @@ void Leader::open(Request&& request) {
   for (const RankInfo& rank : setup_.ranks) {
     sequence.uses.push_back({.pages = 0, .slots = 0, .full_heads = static_cast<int32_t>(rank.heads())});
   }
+  sequence.reserved.resize(setup_.ranks.size());
+  sequence.limit = std::min(static_cast<int64_t>(request.prompt.size()) + request.max_tokens, setup_.model.max_model_len);
   sequence.request = std::move(request);
   sequences_.push_back(std::move(sequence));
   Sequence& opened = sequences_.back();
@@ -151,8 +155,8 @@ void Leader::open(Request&& request) {
 void Leader::cancel_now(RequestId id) {
   const auto found = find(id);
   if (found == sequences_.end()) return;  // finished meanwhile
-  found->cancelled = true;
-  if (!found->in_flight) finish(*found, FinishReason::abort);
+  end_with(*found, FinishReason::abort);
+  if (found->flights == 0) finish(*found, FinishReason::abort);
 }
 
 // Plans a step and sets it going on every rank. False: nothing to do.
@@ -170,12 +174,11 @@ bool Leader::launch_step() {
   }
   if (flight.plan.empty()) return false;
   ++next_step_;
-  ledger_.begin_step(flight.plan.step, schedule.worst_case);
   if (replica_.size() > 1) {
     const std::vector<std::byte> bytes = to_bytes(flight.plan);
     for (int rank = 1; rank < replica_.size(); ++rank) replica_.send(bytes, rank, kPlanTag);
   }
-  flight.own = executor_.execute(flight.plan);
+  executor_.begin(flight.plan);
   ++counters_.iterations;
   const auto* bucket = std::lower_bound(std::begin(kIterationTokenBuckets), std::end(kIterationTokenBuckets), flight.plan.tokens());
   ++counters_.iteration_tokens[bucket - std::begin(kIterationTokenBuckets)];
@@ -202,49 +205,48 @@ void Leader::add_moves(Schedule& schedule, Flight& flight) {
   counters_.swapped_in += schedule.swap_ins.size();
 }
 
-PlanItem Leader::make_item(Sequence& sequence, int64_t tokens) {
+SamplerSetup Leader::setup_of(const Sequence& sequence) const {
   const Request& request = sequence.request;
+  SamplerSetup setup{request.sampling, static_cast<int64_t>(request.prompt.size()), request.min_tokens, request.stop_token_ids, {}};
+  if (!request.ignore_eos) setup.ends.insert(setup.ends.end(), setup_.model.eos_token_ids.begin(), setup_.model.eos_token_ids.end());
+  if (request.sampling.penalised()) setup.tokens = sequence.tokens;
+  return setup;
+}
+
+PlanItem Leader::make_item(const ScheduledItem& scheduled) {
+  Sequence& sequence = *scheduled.sequence;
+  const Request& request = sequence.request;
+  const int64_t end = scheduled.begin + scheduled.tokens, known = std::min(end, static_cast<int64_t>(sequence.tokens.size()));
   PlanItem item;
   item.id = request.id;
   item.row = sequence.row;
   item.decision_key = request.decision_key.value_or(request.id);
-  item.begin = sequence.computed;
-  const auto first = sequence.tokens.begin() + sequence.computed;
-  item.tokens.assign(first, first + tokens);
-  item.sample = tokens == sequence.remaining() && request.max_tokens > 0;
+  item.begin = scheduled.begin;
+  item.tokens.assign(sequence.tokens.begin() + scheduled.begin, sequence.tokens.begin() + known);
+  item.tokens.resize(scheduled.tokens, kUnreadToken);
+  item.sample = scheduled.sample;
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const int64_t end = sequence.computed + tokens;
   if (request.prompt_logprobs >= 0 && sequence.scored < std::min(end + 1, prompt)) {
     // The token at position p is scored by the logits of p - 1.
-    item.score_from = static_cast<int32_t>(std::max<int64_t>(sequence.scored - 1 - sequence.computed, 0));
+    item.score_from = static_cast<int32_t>(std::max<int64_t>(sequence.scored - 1 - scheduled.begin, 0));
     item.score_top = request.prompt_logprobs;
     if (end < prompt) item.next_token = sequence.tokens[end];
   }
-  if (!sequence.set_up) {
-    SamplerSetup setup{request.sampling, prompt, request.min_tokens, request.stop_token_ids};
-    if (!request.ignore_eos) setup.ends.insert(setup.ends.end(), setup_.model.eos_token_ids.begin(), setup_.model.eos_token_ids.end());
-    item.setup = std::move(setup);
-    sequence.set_up = true;
-  }
+  if (!sequence.set_up) item.setup = setup_of(sequence);
+  sequence.set_up = true;
   return item;
 }
 
 void Leader::add_items(const Schedule& schedule, Flight& flight) {
-  for (const ScheduledItem& scheduled : schedule.items) {
-    Sequence& sequence = *scheduled.sequence;
-    flight.plan.items.push_back(make_item(sequence, scheduled.tokens));
-    flight.sequences.push_back(&sequence);
-    sequence.in_flight = true;
-  }
+  for (const ScheduledItem& scheduled : schedule.items) flight.plan.items.push_back(make_item(scheduled));
+  flight.items = schedule.items;
 }
 
-std::vector<StepReport> Leader::collect(Flight& flight) {
+std::vector<StepReport> Leader::collect(const Flight& flight) {
   std::vector<StepReport> reports;
-  reports.push_back(std::move(flight.own));
-  for (int rank = 1; rank < replica_.size(); ++rank) {
-    reports.push_back(report_from(replica_.recv(rank, kReportTag)));
-    CHECK(reports.back().step == flight.plan.step, rank, reports.back().step, flight.plan.step);
-  }
+  reports.push_back(executor_.finish());
+  for (int rank = 1; rank < replica_.size(); ++rank) reports.push_back(report_from(replica_.recv(rank, kReportTag)));
+  for (size_t rank = 0; rank < reports.size(); ++rank) CHECK(reports[rank].step == flight.plan.step, rank, reports[rank].step, flight.plan.step);
   return reports;
 }
 
@@ -252,45 +254,62 @@ std::vector<StepReport> Leader::collect(Flight& flight) {
 void Leader::finish_flight() {
   Flight flight = std::move(flights_.front());
   flights_.pop_front();
-  const std::vector<StepReport> reports = collect(flight);
+  std::vector<StepReport> reports = collect(flight);
   account(flight, reports);
   report_released(flight, reports);
-  for (size_t item = 0; item < flight.sequences.size(); ++item) apply(flight, reports, item);
+  const bool step_is_void = std::any_of(reports.begin(), reports.end(), [](const StepReport& report) { return report.exhausted; });
+  if (step_is_void) ++counters_.exhausted;
+  // The sampling rank: last stage, shard 0.
+  StepReport& sampler = reports[(setup_.options.topology.pipeline - 1) * setup_.options.topology.tensor];
+  for (size_t i = 0; i < flight.items.size(); ++i) apply(flight.items[i], std::move(sampler.results[i]), step_is_void);
 }
 
 void Leader::account(const Flight& flight, const std::vector<StepReport>& reports) {
-  std::vector<int64_t> taken(reports.size(), 0);
+  std::vector<cache::RowUse> uses(reports.size());
+  for (size_t i = 0; i < flight.items.size(); ++i) {
+    for (size_t rank = 0; rank < reports.size(); ++rank) uses[rank] = reports[rank].uses[i];
+    scheduler_.report(flight.items[i], uses, ledger_);
+  }
+  if (!flight.plan.want_heads) return;
   for (size_t rank = 0; rank < reports.size(); ++rank) {
-    for (size_t i = 0; i < flight.sequences.size(); ++i) {
-      taken[rank] += reports[rank].uses[i].pages - flight.sequences[i]->uses[rank].pages;
-      flight.sequences[i]->uses[rank] = reports[rank].uses[i];
-    }
-    if (reports[rank].exhausted) ++counters_.exhausted;
-    if (!flight.plan.want_heads) continue;
     const RankInfo& info = setup_.ranks[rank];
     const int64_t heads = info.kv_head_end - info.kv_head_begin;
     for (int64_t i = 0; i < static_cast<int64_t>(reports[rank].head_slots.size()); ++i) {
       head_slots_[(info.layer_begin + i / heads) * setup_.model.kv_heads + info.kv_head_begin + i % heads] = reports[rank].head_slots[i];
     }
   }
-  ledger_.end_step(flight.plan.step, taken);
 }
 
-void Leader::apply(const Flight& flight, const std::vector<StepReport>& reports, size_t item) {
-  Sequence& sequence = *flight.sequences[item];
-  sequence.in_flight = false;
-  sequence.computed += static_cast<int64_t>(flight.plan.items[item].tokens.size());
-  // The sampling rank: last stage, shard 0.
-  const StepReport& sampler = reports[(setup_.options.topology.pipeline - 1) * setup_.options.topology.tensor];
-  ItemResult result = sampler.results[item];
-  if (!result.scored.empty()) {
-    sequence.scored += static_cast<int64_t>(result.scored.size());
-    RequestOutput& out = output(sequence.request.id);
-    std::move(result.scored.begin(), result.scored.end(), std::back_inserter(out.prompt_tokens));
+void Leader::apply(const ScheduledItem& item, ItemResult&& result, bool step_is_void) {
+  Sequence& sequence = *item.sequence;
+  sequence.damaged = sequence.damaged || step_is_void;
+  if (sequence.ending == FinishReason::none && !sequence.damaged) {
+    if (!result.scored.empty()) {
+      sequence.scored += static_cast<int64_t>(result.scored.size());
+      RequestOutput& out = output(sequence.request.id);
+      std::move(result.scored.begin(), result.scored.end(), std::back_inserter(out.prompt_tokens));
+    }
+    if (result.sampled) take_token(sequence, std::move(*result.sampled));
+    else if (sequence.remaining() == 0) end_with(sequence, FinishReason::length);  // prompt_logprobs alone
   }
-  if (sequence.cancelled) return finish(sequence, FinishReason::abort);
-  if (result.sampled) return take_token(sequence, std::move(*result.sampled));
-  if (sequence.remaining() == 0) finish(sequence, FinishReason::length);  // prompt_logprobs alone
+  settle(sequence);
+}
+
+// What was put off until nothing of the sequence is in flight.
+void Leader::settle(Sequence& sequence) {
+  if (sequence.flights > 0) return;
+  if (sequence.ending != FinishReason::none) return finish(sequence, sequence.ending, sequence.error);
+  if (!sequence.damaged) return;
+  releases_.push_back(sequence.row);
+  released_ids_.push_back(0);
+  scheduler_.restart(sequence, ledger_);
+  ++counters_.preemptions;
+}
+
+void Leader::end_with(Sequence& sequence, FinishReason reason, const std::string& error) {
+  sequence.cancelled = true;
+  sequence.ending = reason;
+  sequence.error = error;
 }
 
 FinishReason Leader::reason_to_finish(const Sequence& sequence, int32_t token) const {
@@ -306,20 +325,29 @@ FinishReason Leader::reason_to_finish(const Sequence& sequence, int32_t token) c
 }
 
 void Leader::take_token(Sequence& sequence, TokenOut&& token) {
-  if (token.id < 0) return finish(sequence, FinishReason::error, "the model's logits are not finite (NaN or infinity)");
+  if (token.id < 0) return end_with(sequence, FinishReason::error, "the model's logits are not finite (NaN or infinity)");
   const int32_t id = token.id;
   sequence.tokens.push_back(id);
   ++counters_.generation_tokens;
   output(sequence.request.id).tokens.push_back(std::move(token));
   const FinishReason reason = reason_to_finish(sequence, id);
-  if (reason != FinishReason::none) finish(sequence, reason);
+  if (reason != FinishReason::none) end_with(sequence, reason);
 }
 
 void follow(RankExecutor& executor, parallel::Communicator& replica) {
+  parallel::PoliteWait wait(parallel::Patience{std::chrono::microseconds(500)});
   while (true) {
-    const StepPlan plan = plan_from(replica.recv(0, kPlanTag));
-    if (plan.stop) return;
-    replica.send(to_bytes(executor.execute(plan)), 0, kReportTag);
+    if (executor.in_flight() > 0 && executor.done()) {
+      replica.send(to_bytes(executor.finish()), 0, kReportTag);
+    } else if (executor.in_flight() == 0 || replica.poll(0, kPlanTag)) {
+      StepPlan plan = plan_from(replica.recv(0, kPlanTag));
+      if (plan.stop) return;
+      executor.begin(std::move(plan));
+    } else {
+      wait.pause();
+      continue;
+    }
+    wait = parallel::PoliteWait(parallel::Patience{std::chrono::microseconds(500)});
   }
 }
 

@@ -1,6 +1,6 @@
 // Leader: the step loop of a replica, on rank 0. Owns the request table, the scheduler and the ledger; plans each step, sends the plan to
-// every rank, runs its own share, collects the reports and hands outputs to the sink. run() is the step thread; submit, cancel, drain
-// and stop are thread-safe.
+// every rank, sets its own share going, collects the reports and hands outputs to the sink. Several steps are in flight: one a pipeline
+// stage, or with lookahead the next one of the same sequences. run() is the step thread; submit, cancel, drain and stop are thread-safe.
 #pragma once
 
 #include <atomic>
@@ -29,7 +29,7 @@ struct LeaderCounters {
   uint64_t iterations = 0;
   uint64_t swapped_out = 0;
   uint64_t swapped_in = 0;
-  uint64_t exhausted = 0;  // steps in which a pool ran dry: the ledger's bound should make it none
+  uint64_t exhausted = 0;  // steps in which a pool ran dry and which were done again: the ledger's bound should make it none
   std::vector<uint64_t> iteration_tokens;  // counts per bucket of kIterationTokenBuckets
 };
 
@@ -78,9 +78,8 @@ class Leader {
  private:
   struct Flight {
     StepPlan plan;
-    std::vector<Sequence*> sequences;  // one an item
+    std::vector<ScheduledItem> items;  // of the plan's items
     std::vector<RequestId> released;   // whose final slot counts come with the report; 0: nobody's
-    StepReport own;
   };
   using Command = std::variant<Request, RequestId>;
 
@@ -89,15 +88,18 @@ class Leader {
   void cancel_now(RequestId id);
   bool launch_step();
   void add_items(const Schedule& schedule, Flight& flight);
-  PlanItem make_item(Sequence& sequence, int64_t tokens);
+  PlanItem make_item(const ScheduledItem& scheduled);
+  SamplerSetup setup_of(const Sequence& sequence) const;
   void add_moves(Schedule& schedule, Flight& flight);
   void finish_flight();
-  std::vector<StepReport> collect(Flight& flight);
+  std::vector<StepReport> collect(const Flight& flight);
   void account(const Flight& flight, const std::vector<StepReport>& reports);
-  void apply(const Flight& flight, const std::vector<StepReport>& reports, size_t item);
+  void apply(const ScheduledItem& item, ItemResult&& result, bool step_is_void);
+  void settle(Sequence& sequence);
   void take_token(Sequence& sequence, TokenOut&& token);
   FinishReason reason_to_finish(const Sequence& sequence, int32_t token) const;
   void finish(Sequence& sequence, FinishReason reason, const std::string& error = "");
+  void end_with(Sequence& sequence, FinishReason reason, const std::string& error = "");
   void report_released(const Flight& flight, const std::vector<StepReport>& reports);
   void place_heads(const RankInfo& rank, const std::vector<int32_t>& counts, std::vector<int32_t>& whole) const;
   RequestOutput& output(RequestId id);

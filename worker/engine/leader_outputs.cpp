@@ -89,7 +89,7 @@ double Leader::observed_compression() const {
   double tokens = static_cast<double>(closed_tokens_), slots = static_cast<double>(closed_slots_);
   const auto heads = static_cast<double>(setup_.model.layers * setup_.model.kv_heads);
   for (const Sequence& sequence : sequences_) {
-    if (sequence.state != SequenceState::running || sequence.in_flight) continue;
+    if (sequence.state != SequenceState::running) continue;
     double held = 0.0;
     for (const cache::RowUse& use : sequence.uses) held += static_cast<double>(use.slots);
     tokens += static_cast<double>(sequence.computed);

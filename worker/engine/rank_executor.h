@@ -1,17 +1,16 @@
-// RankExecutor: one rank's side of a step. Owns the rank's caches, its stage of the model, the swapped caches in host memory and, on the
-// sampling rank (last stage, shard 0), the samplers. Owned by the rank's step thread.
+// RankExecutor: one rank's side of the steps. Owns the rank's caches, its stage of the model, the swapped caches in host memory and, on the
+// sampling rank (last stage, shard 0), what sampling remembers. Owned by the rank's step thread.
+//
+// begin() sets a step going, finish() waits for the oldest one and answers: on a GPU several are in flight, on the CPU begin() does it all.
 #pragma once
 
 #include <memory>
 #include <string>
 
-#include "cache/kv_cache.h"
-#include "kernels/thread_pool.h"
 #include "parallel/communicator.h"
 #include "worker/engine/engine_options.h"
-#include "worker/engine/sampler.h"
 #include "worker/engine/step_plan.h"
-#include "worker/model/llama_stage.h"
+#include "worker/model/tensor_source.h"
 
 namespace accrete::worker {
 
@@ -22,9 +21,11 @@ struct RankInfo {
   int64_t row_state_bytes = 0;
   int64_t weight_bytes = 0;
   int64_t cache_state_bytes = 0;
+  int64_t workspace_bytes = 0;  // activations, plans, graphs
   int64_t layer_begin = 0, layer_end = 0, kv_head_begin = 0, kv_head_end = 0;
   int64_t max_model_len = 0;
   char host[64] = {};
+  char device[64] = {};  // "cpu", or the GPU's name
   int64_t heads() const { return (layer_end - layer_begin) * (kv_head_end - kv_head_begin); }
 };
 
@@ -34,38 +35,24 @@ struct RankGroups {
   parallel::Communicator& tensor;   // the shards of this stage
   parallel::Topology topology;      // of the replica: data == 1
   int ranks_on_host = 1;
+  int local_rank = 0;               // of those on this host: which GPU is its
 };
 
 class RankExecutor {
  public:
-  // Loads this rank's shard and allocates its caches. Throws ModelError or std::runtime_error.
-  RankExecutor(const TensorSource& source, const EngineOptions& options, RankGroups groups);
-
-  const RankInfo& info() const { return info_; }
-  StepReport execute(const StepPlan& plan);
-
- private:
-  void move_rows(const StepPlan& plan, StepReport& report);
-  void run_items(const StepPlan& plan, StepReport& report);
-  void fill_batch(const StepPlan& plan);
-  void receive_hidden(int64_t tokens);
-  void send_hidden(int64_t tokens);
-  std::vector<double> mean_head_slots() const;
-  bool first_stage() const { return place_.stage == 0; }
-  bool last_stage() const { return place_.stage + 1 == groups_.topology.pipeline; }
-
-  RankGroups groups_;
-  parallel::Place place_;
-  ThreadPool pool_;
-  DmcParams dmc_;
-  std::unique_ptr<cache::KvCache> cache_;
-  std::unique_ptr<LlamaStage> stage_;
-  RankInfo info_;
-  Samplers samplers_;
-  std::vector<std::pair<RequestId, std::vector<std::byte>>> swapped_;
-  // The step's batch; sized once.
-  std::vector<int32_t> row_, token_begin_, position_, ids_, logit_tokens_;
-  std::vector<uint64_t> keys_;
+  virtual ~RankExecutor() = default;
+  virtual const RankInfo& info() const = 0;
+  virtual void begin(StepPlan plan) = 0;
+  virtual int in_flight() const = 0;
+  // Whether finish() would not wait. Some step is in flight.
+  virtual bool done() = 0;
+  virtual StepReport finish() = 0;
 };
+
+// Loads this rank's shard and allocates its caches on the device that the options name. Collective over the replica. Throws ModelError or
+// std::runtime_error.
+std::unique_ptr<RankExecutor> make_executor(const TensorSource& source, const EngineOptions& options, const RankGroups& groups);
+
+parallel::ShardSpec shard_of(const ModelConfig& config, const RankGroups& groups);
 
 }  // namespace accrete::worker

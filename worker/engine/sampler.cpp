@@ -43,7 +43,7 @@ TokenOut Samplers::sample(const PlanItem& item, std::span<float> logits) {
   SampleRequest request;
   request.params = &params;
   request.position = static_cast<uint64_t>(item.begin) + item.tokens.size();
-  if (params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f || params.repetition_penalty != 1.0f) {
+  if (params.penalised()) {
     count(state);
     request.counts = {state.generated_counts, state.prompt_set};
   }

@@ -10,13 +10,13 @@
 namespace accrete::worker {
 namespace {
 
-constexpr int kPartialPrompts = 4;  // prompts that share a step's budget: more would each crawl
+constexpr int kPartialPrompts = 4;  // prompts that share a step's budget when they fill it: more would each crawl
 
 bool before(const Sequence* a, const Sequence* b) {
   return std::tuple(a->request.priority, a->arrival) < std::tuple(b->request.priority, b->arrival);
 }
 
-bool is_decode(const Sequence& s) { return s.remaining() == 1 && s.computed > 0; }
+bool is_decode(const Sequence& s) { return s.remaining() == 1 && s.scheduled > 0; }
 bool wants_scores(const Sequence& s) {
   return s.request.prompt_logprobs >= 0 && s.scored < static_cast<int64_t>(s.request.prompt.size());
 }
@@ -33,8 +33,8 @@ struct Scheduler::Draft {
   int64_t tokens_left = 0;
   int64_t logit_rows_left = 0;
   bool preempted = false;
+  bool ahead = false;           // of a step in flight that may hold the same sequences
 
-  int64_t available(int rank) const { return ledger.surely_free(rank) - schedule.worst_case[rank]; }
   bool holds(const Sequence* sequence) const {
     return std::any_of(schedule.items.begin(), schedule.items.end(), [&](const ScheduledItem& i) { return i.sequence == sequence; });
   }
@@ -44,41 +44,84 @@ Scheduler::Scheduler(SchedulerLimits limits, int64_t rows) : limits_(std::move(l
   for (int64_t row = rows - 1; row >= 0; --row) free_rows_.push_back(static_cast<int32_t>(row));
 }
 
+bool Scheduler::may_run(const Sequence& s) const {
+  if (s.cancelled) return false;
+  if (s.flights == 0) return true;
+  const bool will_end = s.unread > 0 && static_cast<int64_t>(s.tokens.size()) + s.unread >= s.limit;
+  return limits_.lookahead && s.flights == 1 && !wants_scores(s) && !will_end && s.remaining() > 0;
+}
+
 Schedule Scheduler::plan(std::list<Sequence>& sequences, cache::Ledger& ledger, double compression) {
   Draft draft{.schedule = {}, .ledger = ledger, .compression = std::max(1.0, compression), .order = {}};
-  draft.schedule.worst_case.assign(limits_.ranks.size(), 0);
   draft.tokens_left = limits_.max_batched_tokens;
   draft.logit_rows_left = limits_.max_logit_rows;
   for (Sequence& sequence : sequences) {
     if (sequence.state == SequenceState::running) ++draft.running;
-    if (!sequence.in_flight && !sequence.cancelled) draft.order.push_back(&sequence);
+    if (limits_.lookahead && sequence.flights > 0) draft.ahead = true;
+    if (may_run(sequence)) draft.order.push_back(&sequence);
   }
   std::sort(draft.order.begin(), draft.order.end(), before);
+  if (draft.ahead && !decodes_fit(draft)) return std::move(draft.schedule);
   plan_decodes(draft);
   plan_prompts(draft);
   return std::move(draft.schedule);
 }
 
+// Pages to be reserved for `tokens` more, beside those in flight.
+int64_t Scheduler::more_pages(const Sequence& sequence, size_t rank, int64_t tokens) const {
+  const int64_t worst = cache::worst_case_pages(sequence.uses[rank], limits_.ranks[rank].heads, sequence.in_flight() + tokens, limits_.page_slots);
+  return worst - sequence.reserved[rank];
+}
+
 bool Scheduler::fits(const Draft& draft, const Sequence& sequence, int64_t tokens) const {
   for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
-    const int64_t worst = cache::worst_case_pages(sequence.uses[rank], limits_.ranks[rank].heads, tokens, limits_.page_slots);
-    if (worst > draft.available(static_cast<int>(rank))) return false;
+    if (more_pages(sequence, rank, tokens) > draft.ledger.surely_free(static_cast<int>(rank))) return false;
+  }
+  return true;
+}
+
+bool Scheduler::decodes_fit(const Draft& draft) const {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    int64_t pages = 0;
+    for (const Sequence* s : draft.order) pages += s->state == SequenceState::running && is_decode(*s) ? more_pages(*s, rank, 1) : 0;
+    if (pages > draft.ledger.surely_free(static_cast<int>(rank))) return false;
   }
   return true;
 }
 
 void Scheduler::schedule(Draft& draft, Sequence& sequence, int64_t tokens) {
   for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
-    draft.schedule.worst_case[rank] +=
-        cache::worst_case_pages(sequence.uses[rank], limits_.ranks[rank].heads, tokens, limits_.page_slots);
+    const int64_t pages = more_pages(sequence, rank, tokens);
+    draft.ledger.reserve(static_cast<int>(rank), pages);
+    sequence.reserved[rank] += pages;
   }
-  draft.schedule.items.push_back({&sequence, tokens});
-  draft.tokens_left -= tokens;
   if (wants_scores(sequence)) {
     const int64_t prompt = static_cast<int64_t>(sequence.request.prompt.size());
-    draft.logit_rows_left -= std::max<int64_t>(0, std::min(sequence.computed + tokens + 1, prompt) - std::max(sequence.scored, sequence.computed + 1));
+    draft.logit_rows_left -=
+        std::max<int64_t>(0, std::min(sequence.scheduled + tokens + 1, prompt) - std::max(sequence.scored, sequence.scheduled + 1));
   }
+  const bool sample = tokens == sequence.remaining() && sequence.request.max_tokens > 0;
   if (tokens == sequence.remaining()) --draft.logit_rows_left;
+  draft.schedule.items.push_back({&sequence, sequence.scheduled, tokens, sample});
+  draft.tokens_left -= tokens;
+  sequence.scheduled += tokens;
+  ++sequence.flights;
+  sequence.unread += sample ? 1 : 0;
+}
+
+// What tokens still in flight may take is bounded twice: from what the row uses now, and by what was reserved and not taken.
+void Scheduler::report(const ScheduledItem& item, const std::vector<cache::RowUse>& uses, cache::Ledger& ledger) {
+  Sequence& sequence = *item.sequence;
+  sequence.computed += item.tokens;
+  sequence.unread -= item.sample ? 1 : 0;
+  --sequence.flights;
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    const int64_t taken = uses[rank].pages - sequence.uses[rank].pages, reserved = sequence.reserved[rank];
+    sequence.uses[rank] = uses[rank];
+    const int64_t worst = cache::worst_case_pages(uses[rank], limits_.ranks[rank].heads, sequence.in_flight(), limits_.page_slots);
+    sequence.reserved[rank] = std::min(worst, reserved - taken);
+    ledger.settle(static_cast<int>(rank), taken, reserved - sequence.reserved[rank]);
+  }
 }
 
 void Scheduler::plan_decodes(Draft& draft) {
@@ -100,7 +143,7 @@ bool Scheduler::make_room(Draft& draft, Sequence& sequence, int64_t tokens) {
   while (!fits(draft, sequence, tokens)) {
     Sequence* victim = nullptr;
     for (Sequence* candidate : draft.order) {
-      if (candidate->state == SequenceState::running && !draft.holds(candidate)) victim = candidate;
+      if (candidate->state == SequenceState::running && candidate->flights == 0) victim = candidate;
     }
     CHECK(victim != nullptr);  // the sequence itself is a candidate
     if (victim == &sequence) {
@@ -140,22 +183,31 @@ void Scheduler::forget_swapped(const Sequence& sequence) {
   for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) swapped_bytes_[rank] -= snapshot_bytes(sequence, static_cast<int>(rank));
 }
 
+void Scheduler::restart(Sequence& sequence, cache::Ledger& ledger) {
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
+    ledger.released(static_cast<int>(rank), sequence.uses[rank].pages);
+    sequence.uses[rank] = {.pages = 0, .slots = 0, .full_heads = static_cast<int32_t>(limits_.ranks[rank].heads)};
+  }
+  free_rows_.push_back(sequence.row);
+  sequence.state = SequenceState::waiting;
+  sequence.computed = sequence.scheduled = 0;
+  sequence.set_up = sequence.damaged = false;
+  ++sequence.preemptions;
+}
+
 void Scheduler::preempt(Draft& draft, Sequence& victim) {
-  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) draft.ledger.released(static_cast<int>(rank), victim.uses[rank].pages);
-  free_rows_.push_back(victim.row);
-  ++victim.preemptions;
   --draft.running;
   draft.preempted = true;
-  if (victim.computed > 0 && swap_has_room(victim)) {
-    to_swap(draft, victim);  // keeps row for the plan, and uses for the way back
-  } else {
-    victim.state = SequenceState::waiting;
-    victim.computed = 0;
-    for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
-      victim.uses[rank] = {.pages = 0, .slots = 0, .full_heads = static_cast<int32_t>(limits_.ranks[rank].heads)};
-    }
+  if (victim.computed == 0 || !swap_has_room(victim)) {
+    restart(victim, draft.ledger);
     draft.schedule.recomputes.push_back(&victim);
+    return;
   }
+  for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) draft.ledger.released(static_cast<int>(rank), victim.uses[rank].pages);
+  free_rows_.push_back(victim.row);
+  victim.set_up = false;
+  ++victim.preemptions;
+  to_swap(draft, victim);  // keeps row for the plan, and uses for the way back
 }
 
 // Would the sequence, whole, fit beside what runs, at the compression seen so far, with room for one worst step of the others?
@@ -166,7 +218,7 @@ bool Scheduler::foreseen_to_fit(const Draft& draft, const Sequence& sequence) co
     const int64_t wanted = heads * ((slots + limits_.page_slots - 1) / limits_.page_slots);
     const int64_t reserve = draft.running * heads;  // every running sequence may open a page in every head
     const int64_t have = sequence.state == SequenceState::swapped ? sequence.uses[rank].pages : 0;
-    if (std::max(wanted, have) + reserve > draft.available(static_cast<int>(rank))) return false;
+    if (std::max(wanted, have) + reserve > draft.ledger.surely_free(static_cast<int>(rank))) return false;
   }
   return true;
 }
@@ -177,7 +229,7 @@ bool Scheduler::admit(Draft& draft, Sequence& sequence) {
   if (draft.running > 0 && !foreseen_to_fit(draft, sequence)) return false;
   if (sequence.state == SequenceState::swapped) {
     for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) {
-      if (sequence.uses[rank].pages > draft.available(static_cast<int>(rank))) return false;
+      if (sequence.uses[rank].pages > draft.ledger.surely_free(static_cast<int>(rank))) return false;
     }
     forget_swapped(sequence);
     for (size_t rank = 0; rank < limits_.ranks.size(); ++rank) draft.ledger.took(static_cast<int>(rank), sequence.uses[rank].pages);
@@ -205,22 +257,26 @@ int64_t Scheduler::fitting_tokens(const Draft& draft, const Sequence& sequence, 
 int64_t Scheduler::logit_limit(const Draft& draft, const Sequence& sequence, int64_t tokens) const {
   if (draft.logit_rows_left <= 0) return 0;
   if (!wants_scores(sequence)) return tokens;
-  const int64_t unscored = std::max<int64_t>(0, sequence.scored - sequence.computed - 1);  // recomputed: scored before
+  const int64_t unscored = std::max<int64_t>(0, sequence.scored - sequence.scheduled - 1);  // recomputed: scored before
   return std::min(tokens, unscored + draft.logit_rows_left - 1);
 }
 
 void Scheduler::plan_prompts(Draft& draft) {
   std::vector<Sequence*> prompts;
+  int64_t wanted = 0;
   bool door_closed = false;  // first come, first served: behind one that cannot come in, nobody comes in
   for (Sequence* sequence : draft.order) {
-    if (static_cast<int>(prompts.size()) == kPartialPrompts || draft.tokens_left == 0) break;
+    if (draft.tokens_left == 0 || (static_cast<int>(prompts.size()) >= kPartialPrompts && wanted >= draft.tokens_left)) break;
+    if (static_cast<int64_t>(prompts.size()) >= draft.logit_rows_left) break;
     if (draft.holds(sequence) || sequence->cancelled) continue;
     if (sequence->state == SequenceState::running) {
-      if (!is_decode(*sequence)) prompts.push_back(sequence);
-      continue;
+      if (is_decode(*sequence)) continue;
+    } else {
+      door_closed = door_closed || !admit(draft, *sequence);
+      if (door_closed) continue;
     }
-    door_closed = door_closed || !admit(draft, *sequence);
-    if (!door_closed) prompts.push_back(sequence);
+    prompts.push_back(sequence);
+    wanted += sequence->remaining();
   }
   // Shortest first, each at most an even share of what is left: short prompts leave their rest to long ones.
   std::vector<Sequence*> shares = prompts;
@@ -232,6 +288,8 @@ void Scheduler::plan_prompts(Draft& draft) {
     const int64_t tokens = fitting_tokens(draft, sequence, most);
     if (tokens > 0) {
       schedule(draft, sequence, tokens);
+    } else if (draft.ahead) {
+      continue;  // what is in flight may yet leave it room
     } else if (most > 0 && draft.running == 1 && draft.schedule.items.empty()) {
       draft.schedule.impossible.push_back(&sequence);
       sequence.cancelled = true;

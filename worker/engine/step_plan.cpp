@@ -17,7 +17,7 @@ void field(Archive& archive, SamplingParams& p) {
 template <class Archive>
 void field(Archive& archive, SamplerSetup& setup) {
   field(archive, setup.params);
-  fields(archive, setup.prompt_tokens, setup.min_tokens, setup.ends);
+  fields(archive, setup.prompt_tokens, setup.min_tokens, setup.ends, setup.tokens);
 }
 template <class Archive>
 void field(Archive& archive, PlanItem& item) {

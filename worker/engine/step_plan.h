@@ -13,12 +13,16 @@
 
 namespace accrete::worker {
 
-// How a request's tokens are chosen: sent once, with its first item, and kept by the sampling rank until the request is dropped.
+// In place of a token that the step before samples: the ranks know it, the leader does not yet.
+inline constexpr int32_t kUnreadToken = -1;
+
+// How a request's tokens are chosen: sent with the first item after it got its row.
 struct SamplerSetup {
   SamplingParams params;
   int64_t prompt_tokens = 0;
   int64_t min_tokens = 0;
-  std::vector<int32_t> ends;  // end-of-sequence and stop ids: forbidden below min_tokens
+  std::vector<int32_t> ends;    // end-of-sequence and stop ids: forbidden below min_tokens
+  std::vector<int32_t> tokens;  // prompt and generated; empty when no penalty needs them
 };
 
 // One sequence's tokens of a step.
@@ -27,7 +31,7 @@ struct PlanItem {
   int32_t row = 0;              // in the cache tables
   uint64_t decision_key = 0;
   int64_t begin = 0;            // absolute position of the first token
-  std::vector<int32_t> tokens;
+  std::vector<int32_t> tokens;  // kUnreadToken: the one last sampled for this row
   bool sample = false;          // a token follows the last one
   int32_t score_from = -1;      // prompt_logprobs: index in tokens of the first one whose successor is scored; -1: none
   int32_t score_top = 0;

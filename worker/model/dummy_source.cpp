@@ -4,6 +4,7 @@
 #include <array>
 
 #include "kernels/check.h"
+#include "kernels/dummy/dummy_values.h"
 #include "worker/model/encoding.h"
 #include "worker/model/hf_source.h"
 #include "worker/model/hf_tokenizer.h"
@@ -26,16 +27,6 @@ constexpr NamedShape kNamedShapes[] = {
 };
 
 constexpr int64_t kChunk = 2048;
-constexpr double kDeviation = 0.02;
-// Four bytes in 0..255 add up to 510 on average, with deviation sqrt(4 * (256^2 - 1) / 12).
-constexpr double kBytesDeviation = 147.79986;
-
-uint64_t mix64(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
 
 uint64_t hash_name(std::string_view name) {
   uint64_t hash = 0xcbf29ce484222325u;
@@ -43,19 +34,11 @@ uint64_t hash_name(std::string_view name) {
   return hash;
 }
 
-// Columns [begin, begin + count) of the row with this key. 32-bit lanes only, so that the loop vectorises.
+bool is_norm(std::string_view name) { return name.ends_with("norm.weight"); }
+
+// Columns [begin, begin + count) of the row with this key.
 void fill(uint64_t row_key, int64_t begin, int64_t count, float* dst) {
-  const auto low = static_cast<uint32_t>(row_key), high = static_cast<uint32_t>(row_key >> 32);
-  constexpr auto kScale = static_cast<float>(kDeviation / kBytesDeviation);
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t x = static_cast<uint32_t>(begin + i) * 0x9e3779b1u + low;
-    x = (x ^ (x >> 16)) * 0x7feb352du;
-    x = ((x ^ (x >> 15)) + high) * 0x846ca68bu;
-    x ^= x >> 16;
-    const uint32_t pairs = (x & 0x00ff00ffu) + ((x >> 8) & 0x00ff00ffu);
-    const auto sum = static_cast<int32_t>((pairs & 0xffffu) + (pairs >> 16));
-    dst[i] = static_cast<float>(sum - 510) * kScale;
-  }
+  for (int64_t i = 0; i < count; ++i) dst[i] = dummy_value(row_key, static_cast<uint32_t>(begin + i));
 }
 
 }  // namespace
@@ -102,6 +85,13 @@ void DummySource::list_tensors() {
   });
 }
 
+uint64_t DummySource::tensor_key(std::string_view name) const { return mix64(seed_) ^ hash_name(name); }
+
+std::optional<uint64_t> DummySource::dummy_key(std::string_view name) const {
+  if (is_norm(name)) return std::nullopt;
+  return tensor_key(name);
+}
+
 std::pair<int64_t, int64_t> DummySource::shape(std::string_view name) const {
   const auto it = shapes_.find(name);
   if (it == shapes_.end()) model_error("{}: no tensor {}", name_, in_quotes(name));
@@ -113,13 +103,13 @@ void DummySource::read(std::string_view name, const Slice& slice, DType dtype, v
   CHECK(0 <= slice.row_begin && slice.row_begin <= slice.row_end && slice.row_end <= rows, slice.row_end, rows);
   CHECK(0 <= slice.column_begin && slice.column_begin <= slice.column_end && slice.column_end <= columns,
         slice.column_end, columns);
-  const bool norm = name.ends_with("norm.weight");
-  const uint64_t key = mix64(seed_) ^ hash_name(name);
+  const bool norm = is_norm(name);
+  const uint64_t key = tensor_key(name);
   alignas(64) std::array<float, kChunk> chunk;
   if (norm) chunk.fill(1.0f);
   auto* out = static_cast<uint8_t*>(dst);
   for (int64_t row = slice.row_begin; row < slice.row_end; ++row) {
-    const uint64_t row_key = mix64(key + static_cast<uint64_t>(row));
+    const uint64_t row_key = dummy_row_key(key, row);
     for (int64_t done = 0; done < slice.columns(); done += kChunk) {
       const int64_t count = std::min(kChunk, slice.columns() - done);
       if (!norm) fill(row_key, slice.column_begin + done, count, chunk.data());

@@ -20,6 +20,7 @@ class DummySource : public TensorSource {
   std::pair<int64_t, int64_t> shape(std::string_view name) const override;
   bool has(std::string_view name) const override { return shapes_.contains(name); }
   void read(std::string_view name, const Slice& slice, DType dtype, void* dst) const override;
+  std::optional<uint64_t> dummy_key(std::string_view name) const override;
   rpc::TokenizerSpec tokenizer() const override;
   rpc::GenerationDefaults generation_defaults() const override { return defaults_; }
   std::string hash() const override;
@@ -28,6 +29,7 @@ class DummySource : public TensorSource {
 
  private:
   void list_tensors();
+  uint64_t tensor_key(std::string_view name) const;
 
   ModelConfig config_;
   rpc::GenerationDefaults defaults_;

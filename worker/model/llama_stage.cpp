@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <span>
+#include <vector>
 
 #include "kernels/check.h"
 #include "worker/model/llama_scratch.h"
 #include "worker/model/llama_weights.h"
+#include "worker/model/model_error.h"
 
 namespace accrete::worker {
 
@@ -21,67 +23,119 @@ DmcParams shard_dmc(DmcParams dmc, const ShardSpec& shard, const ModelConfig& co
   return dmc;
 }
 
-LlamaScratchSize scratch_size(const LlamaStageOptions& options, const parallel::Communicator& tensor_group) {
-  return {options.max_step_tokens, options.max_logit_rows, tensor_group.size(), tensor_group.rank()};
+LlamaScratchSize scratch_size(const LlamaStageOptions& options, const parallel::DeviceGroup& tensor_group) {
+  const bool gathers = tensor_group.size() > 1 && tensor_group.rank() == 0;
+  return {options.max_step_tokens, options.max_logit_rows, tensor_group.size(), gathers, options.weights.fp8};
 }
+
+std::span<std::byte> bytes_of(const AnyView<2>& view) {
+  return {static_cast<std::byte*>(view.data), static_cast<size_t>(view.shape[0] * view.shape[1]) * size_of(view.dtype)};
+}
+
+// What a network reads while it computes and no checkpoint holds.
+struct Constants {
+  Constants(const ModelConfig& config, const ShardSpec& shard, const DmcParams& dmc, StageDevice& device) {
+    std::vector<double> values = rope_frequencies(config);
+    CHECK(static_cast<int64_t>(values.size()) * 2 == config.head_size, values.size(), config.head_size);
+    const auto frequencies = static_cast<int64_t>(values.size()), heads = shard.kv_heads.size(), layers = shard.layers.size();
+    for (int64_t layer = shard.layers.begin; layer < shard.layers.end; ++layer) {
+      for (int64_t head = shard.kv_heads.begin; head < shard.kv_heads.end; ++head) {
+        values.push_back(dmc.mode == DmcMode::synthetic ? synthetic_rate(dmc, static_cast<int>(layer), static_cast<int>(head)) : 0.0);
+      }
+    }
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(double));
+    memory = device.allocate(bytes);
+    device.upload(memory.get(), values.data(), bytes);
+    const auto* begin = reinterpret_cast<const double*>(memory.get());
+    inv_freq = View<const double, 1>(begin, {frequencies});
+    synthetic_rates = View<const double, 2>(begin + frequencies, {layers, heads});
+  }
+
+  DeviceBytes memory;
+  View<const double, 1> inv_freq;         // [D/2]
+  View<const double, 2> synthetic_rates;  // [L_local, Hkv_local]
+};
 
 }  // namespace
 
 struct LlamaStage::State {
-  State(const TensorSource& source, const ShardSpec& shard_spec, const LlamaStageOptions& options,
-        const StageDevice& device, parallel::Communicator& group);
+  State(const TensorSource& source, const ShardSpec& shard_spec, const LlamaStageOptions& stage_options, StageDevice& stage_device,
+        parallel::DeviceGroup& group);
 
-  template <int N>
-  View<float, N> shaped(std::vector<float>& buffer, std::array<int64_t, N> shape) const {
-    View<float, N> view(buffer.data(), shape);
-    CHECK(view.size() <= static_cast<int64_t>(buffer.size()), view.size(), buffer.size());
-    return view;
-  }
-  View<float, 2> residual(int64_t tokens) { return shaped<2>(scratch.hidden, {tokens, config.hidden}); }
-  View<float, 2> delta(int64_t tokens) { return shaped<2>(scratch.delta, {tokens, config.hidden}); }
-  View<float, 2> normed(int64_t tokens) { return shaped<2>(scratch.normed, {tokens, config.hidden}); }
+  AnyView<2> residual(int64_t tokens) { return scratch.hidden.view<2>({tokens, config.hidden}); }
+  AnyView<2> delta(int64_t tokens) { return scratch.delta.view<2>({tokens, config.hidden}); }
+  AnyView<2> normed(int64_t tokens) { return scratch.normed.view<2>({tokens, config.hidden}); }
 
-  void all_reduce(const View<float, 2>& partial) {
-    if (tensor_group.size() > 1) tensor_group.all_reduce_sum({partial.data, static_cast<size_t>(partial.size())});
-  }
-  void add_and_norm(const View<float, 2>& x, bool add, const AnyView<1>& weight);
+  void make_plan();
+  void all_reduce(const AnyView<2>& partial);
+  void add_and_norm(const AnyView<2>& x, bool add, const AnyView<1>& weight);
+  void product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y);
   void embed(const StageInput& input);
   void angles(const StepBatch& batch);
+  DmcUpdate update_of(const StepBatch& batch, const CacheRef& cache, int layer);
   void attention_block(const StepBatch& batch, const CacheRef& cache, int layer);
   void mlp_block(int64_t tokens, int layer);
   void shard_logits(const StageInput& input);
-  View<float, 2> interleaved();
+  View<float, 2> joined();
 
   ModelConfig config;
   ShardSpec shard;
   LlamaStageOptions options;
+  StageDevice& device;
   const Backend& backend;
-  Stream stream;
-  parallel::Communicator& tensor_group;
-  std::vector<double> inv_freq;  // [D/2]
+  Stream& stream;
+  parallel::DeviceGroup& tensor_group;
   LlamaWeights weights;
   LlamaScratch scratch;
+  Constants constants;
+  DecodePlan plan;
+  DeviceBytes plan_memory;
+  int64_t plan_bytes = 0;
   int64_t logit_rows = 0;  // of the last forward
 };
 
-LlamaStage::State::State(const TensorSource& source, const ShardSpec& shard_spec,
-                         const LlamaStageOptions& stage_options, const StageDevice& device,
-                         parallel::Communicator& group)
+LlamaStage::State::State(const TensorSource& source, const ShardSpec& shard_spec, const LlamaStageOptions& stage_options,
+                         StageDevice& stage_device, parallel::DeviceGroup& group)
     : config(source.config()),
       shard(shard_spec),
       options(stage_options),
-      backend(device.backend),
-      stream(device.stream),
+      device(stage_device),
+      backend(device.backend()),
+      stream(device.stream()),
       tensor_group(group),
-      inv_freq(rope_frequencies(config)),
-      weights(source, shard, options.weight_dtype, *stream.pool, options.progress),
-      scratch(config, shard, scratch_size(options, group)) {
+      weights(source, shard, options.weights, device, options.progress),
+      scratch(config, shard, scratch_size(options, group), device),
+      constants(config, shard, shard_dmc(options.dmc, shard, config), device) {
   options.dmc = shard_dmc(options.dmc, shard, config);
-  CHECK(static_cast<int64_t>(inv_freq.size()) * 2 == config.head_size, inv_freq.size(), config.head_size);
+  CHECK(group.size() <= kMostVocabularyShards, group.size());
+  if (backend.plan_decode) make_plan();
+}
+
+void LlamaStage::State::make_plan() {
+  DecodePlanShape shape;
+  shape.layers = static_cast<int>(shard.layers.size());
+  shape.kv_heads = static_cast<int>(shard.kv_heads.size());
+  shape.group = static_cast<int>(config.query_heads / config.kv_heads);
+  shape.head_size = static_cast<int>(config.head_size);
+  shape.max_sequences = static_cast<int>(options.max_sequences);
+  shape.multiprocessors = device.multiprocessors();
+  plan_bytes = static_cast<int64_t>(shape.bytes());
+  plan_memory = device.allocate(plan_bytes);
+  plan = decode_plan(shape, plan_memory.get());
+}
+
+void LlamaStage::State::all_reduce(const AnyView<2>& partial) {
+  if (tensor_group.size() == 1) return;
+  AnyView<1> flat;
+  flat.data = partial.data;
+  flat.dtype = partial.dtype;
+  flat.shape = {partial.shape[0] * partial.shape[1]};
+  flat.stride = {1};
+  tensor_group.all_reduce_sum(flat, stream);
 }
 
 // x += delta when asked, then normed = rms_norm(x).
-void LlamaStage::State::add_and_norm(const View<float, 2>& x, bool add, const AnyView<1>& weight) {
+void LlamaStage::State::add_and_norm(const AnyView<2>& x, bool add, const AnyView<1>& weight) {
   RmsNorm op;
   op.x = x;
   if (add) op.delta = delta(x.shape[0]);
@@ -91,62 +145,72 @@ void LlamaStage::State::add_and_norm(const View<float, 2>& x, bool add, const An
   backend.rms_norm(op, stream);
 }
 
+void LlamaStage::State::product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y) {
+  Linear op{x, matrix.w, y};
+  if (matrix.w.dtype == DType::fp8) {
+    op.w_scale = matrix.scale;
+    op.x8 = scratch.x8.as<fp8, 2>({x.shape[0], x.shape[1]});
+    op.x_scale = scratch.x_scale.as<float, 1>({x.shape[0]});
+  }
+  backend.linear(op, stream);
+}
+
 void LlamaStage::State::embed(const StageInput& input) {
-  const View<float, 2> x = residual(input.batch.tokens());
+  const AnyView<2> x = residual(input.batch.tokens());
   backend.embedding({input.ids, weights.embedding(), shard.vocab.begin, x}, stream);
   all_reduce(x);
 }
 
 void LlamaStage::State::angles(const StepBatch& batch) {
-  const int64_t tokens = batch.tokens();
-  const int64_t half = config.head_size / 2;
-  const View<const double, 1> frequencies(inv_freq.data(), {half});
-  backend.rope_angles(
-      {batch.position, frequencies, shaped<2>(scratch.cos, {tokens, half}), shaped<2>(scratch.sin, {tokens, half})},
-      stream);
+  const std::array<int64_t, 2> shape{batch.tokens(), config.head_size / 2};
+  backend.rope_angles({batch.position, constants.inv_freq, scratch.cos.as<float, 2>(shape), scratch.sin.as<float, 2>(shape)}, stream);
+}
+
+DmcUpdate LlamaStage::State::update_of(const StepBatch& batch, const CacheRef& cache, int layer) {
+  const int64_t tokens = batch.tokens(), kv_heads = shard.kv_heads.size();
+  const std::array<int64_t, 2> half{tokens, config.head_size / 2};
+  const std::array<int64_t, 3> kv_shape{tokens, kv_heads, config.head_size};
+  DmcUpdate update;
+  update.dmc = options.dmc;
+  update.batch = batch;
+  update.cache = cache;
+  update.layer = layer;
+  update.qkv = scratch.qkv.view<2>({tokens, weights.layer(layer).qkv.w.shape[0]});
+  update.cos = scratch.cos.as<float, 2>(half);
+  update.sin = scratch.sin.as<float, 2>(half);
+  update.q = scratch.q.view<3>({tokens, shard.query_heads.size(), config.head_size});
+  update.own_k = scratch.own_k.view<3>(kv_shape);
+  update.own_v = scratch.own_v.view<3>(kv_shape);
+  update.own_slot = scratch.own_slot.as<int32_t, 2>({tokens, kv_heads});
+  update.synthetic_rates = constants.synthetic_rates[layer];
+  update.weight = scratch.weight.as<float, 2>({tokens, kv_heads});
+  update.age = scratch.age.as<int32_t, 2>({tokens, kv_heads});
+  return update;
 }
 
 // delta = Wo attention(dmc_update(Wqkv normed)), summed over the tensor group.
 void LlamaStage::State::attention_block(const StepBatch& batch, const CacheRef& cache, int layer) {
   const LlamaLayerWeights& w = weights.layer(layer);
   const int64_t tokens = batch.tokens();
-  const int64_t half = config.head_size / 2;
-  const int64_t query_heads = shard.query_heads.size();
-  const int64_t kv_heads = shard.kv_heads.size();
-  const std::array<int64_t, 3> query_shape{tokens, query_heads, config.head_size};
-  const std::array<int64_t, 3> kv_shape{tokens, kv_heads, config.head_size};
-  const auto qkv = shaped<2>(scratch.qkv, {tokens, w.qkv.shape[0]});
-  backend.linear({normed(tokens), w.qkv, qkv}, stream);
-
-  DmcUpdate update;
-  update.dmc = options.dmc;
-  update.batch = batch;
-  update.cache = cache;
-  update.layer = layer;
-  update.qkv = qkv;
-  update.cos = shaped<2>(scratch.cos, {tokens, half});
-  update.sin = shaped<2>(scratch.sin, {tokens, half});
-  update.q = shaped<3>(scratch.q, query_shape);
-  update.own_k = shaped<3>(scratch.own_k, kv_shape);
-  update.own_v = shaped<3>(scratch.own_v, kv_shape);
-  update.own_slot = View<int32_t, 2>(scratch.own_slot.data(), {tokens, kv_heads});
+  const DmcUpdate update = update_of(batch, cache, layer);
+  product(normed(tokens), w.qkv, update.qkv);
   backend.dmc_update(update, stream);
-
-  const auto attended = shaped<3>(scratch.attended, query_shape);
-  backend.attention({batch, cache, layer, update.q, update.own_k, update.own_v, update.own_slot, attended}, stream);
-  backend.linear({shaped<2>(scratch.attended, {tokens, query_heads * config.head_size}), w.output, delta(tokens)},
-                 stream);
+  const std::array<int64_t, 3> query_shape = update.q.shape;
+  Attention attention{batch, cache, layer, update.q, update.own_k, update.own_v, update.own_slot, scratch.attended.view<3>(query_shape)};
+  if (backend.plan_decode) attention.plan = &plan;
+  backend.attention(attention, stream);
+  product(scratch.attended.view<2>({tokens, query_shape[1] * query_shape[2]}), w.output, delta(tokens));
   all_reduce(delta(tokens));
 }
 
 // delta = Wdown silu_mul(Wgate_up normed), summed over the tensor group.
 void LlamaStage::State::mlp_block(int64_t tokens, int layer) {
   const LlamaLayerWeights& w = weights.layer(layer);
-  const auto gate_up = shaped<2>(scratch.gate_up, {tokens, w.gate_up.shape[0]});
-  const auto activated = shaped<2>(scratch.activated, {tokens, w.down.shape[1]});
-  backend.linear({normed(tokens), w.gate_up, gate_up}, stream);
+  const AnyView<2> gate_up = scratch.gate_up.view<2>({tokens, w.gate_up.w.shape[0]});
+  const AnyView<2> activated = scratch.activated.view<2>({tokens, w.down.w.shape[1]});
+  product(normed(tokens), w.gate_up, gate_up);
   backend.silu_mul({gate_up, activated}, stream);
-  backend.linear({activated, w.down, delta(tokens)}, stream);
+  product(activated, w.down, delta(tokens));
   all_reduce(delta(tokens));
 }
 
@@ -155,39 +219,34 @@ void LlamaStage::State::shard_logits(const StageInput& input) {
   logit_rows = input.logit_tokens.shape[0];
   CHECK(logit_rows <= options.max_logit_rows, logit_rows, options.max_logit_rows);
   if (logit_rows == 0) return;
-  const auto rows = shaped<2>(scratch.last_rows, {logit_rows, config.hidden});
+  const AnyView<2> rows = scratch.last_rows.view<2>({logit_rows, config.hidden});
   // Picking rows of a table is what an embedding does.
   backend.embedding({input.logit_tokens, residual(input.batch.tokens()), 0, rows}, stream);
   add_and_norm(rows, false, weights.final_norm());
-  const int64_t padded = (config.vocab + tensor_group.size() - 1) / tensor_group.size();
-  const View<float, 2> local(scratch.shard_logits.data(), {logit_rows, shard.vocab.size()}, {padded, 1});
-  backend.linear({normed(logit_rows), weights.logit_weights(), local}, stream);
+  AnyView<2> local = scratch.shard_logits.view<2>({logit_rows, padded_vocab(config.vocab, tensor_group.size())});
+  local.shape[1] = weights.logit_weights().shape[0];
+  product(normed(logit_rows), {weights.logit_weights(), {}}, local);
 }
 
 // all_logits [R, n, V_padded] -> logits [n, V]
-View<float, 2> LlamaStage::State::interleaved() {
+View<float, 2> LlamaStage::State::joined() {
   const int ranks = tensor_group.size();
-  const int64_t padded = (config.vocab + ranks - 1) / ranks;
-  const View<const float, 3> gathered(scratch.all_logits.data(), {ranks, logit_rows, padded});
-  const View<float, 2> logits(scratch.logits.data(), {logit_rows, config.vocab});
-  for (int64_t row = 0; row < logit_rows; ++row) {
-    for (int rank = 0; rank < ranks; ++rank) {
-      const parallel::Range vocab = parallel::deal(config.vocab, ranks, rank);
-      std::copy_n(&gathered(rank, row, 0), vocab.size(), &logits(row, vocab.begin));
-    }
-  }
-  return logits;
+  JoinLogits op;
+  op.parts = scratch.all_logits.as<float, 3>({ranks, logit_rows, padded_vocab(config.vocab, ranks)});
+  op.logits = scratch.logits.as<float, 2>({logit_rows, config.vocab});
+  for (int r = 0; r < ranks; ++r) op.begin[r] = static_cast<int32_t>(parallel::deal_in_units(config.vocab, ranks, r).begin);
+  op.begin[ranks] = static_cast<int32_t>(config.vocab);
+  backend.join_logits(op, stream);
+  return op.logits;
 }
 
-LlamaStage::LlamaStage(const TensorSource& source, const ShardSpec& shard, const LlamaStageOptions& options,
-                       const StageDevice& device, parallel::Communicator& tensor_group)
+LlamaStage::LlamaStage(const TensorSource& source, const ShardSpec& shard, const LlamaStageOptions& options, StageDevice& device,
+                       parallel::DeviceGroup& tensor_group)
     : state_(std::make_unique<State>(source, shard, options, device, tensor_group)) {}
 
 LlamaStage::~LlamaStage() = default;
 
-View<float, 2> LlamaStage::hidden(int64_t tokens) {
-  return state_->residual(tokens);
-}
+AnyView<2> LlamaStage::hidden(int64_t tokens) { return state_->residual(tokens); }
 
 void LlamaStage::forward(const StageInput& input, const CacheRef& cache) {
   State& s = *state_;
@@ -197,6 +256,7 @@ void LlamaStage::forward(const StageInput& input, const CacheRef& cache) {
   if (tokens == 0) return;
   if (s.shard.first_stage) s.embed(input);
   s.angles(input.batch);
+  if (s.backend.plan_decode) s.backend.plan_decode(s.plan, input.batch, cache, s.stream);
   const int layers = static_cast<int>(s.shard.layers.size());
   for (int layer = 0; layer < layers; ++layer) {
     s.add_and_norm(s.residual(tokens), layer > 0, s.weights.layer(layer).attention_norm);
@@ -212,22 +272,25 @@ void LlamaStage::forward(const StageInput& input, const CacheRef& cache) {
 View<float, 2> LlamaStage::logits() {
   State& s = *state_;
   CHECK(s.shard.last_stage);
-  const int ranks = s.tensor_group.size();
-  if (ranks == 1) return s.shaped<2>(s.scratch.shard_logits, {s.logit_rows, s.config.vocab});
-  const int64_t padded = (s.config.vocab + ranks - 1) / ranks;
-  const bool receives = s.tensor_group.rank() == 0;
-  const auto mine = s.shaped<2>(s.scratch.shard_logits, {s.logit_rows, padded});
-  const std::span<float> everyone(s.scratch.all_logits.data(), receives ? ranks * mine.size() : 0);
-  if (s.logit_rows > 0)
-    s.tensor_group.gather(std::as_bytes(std::span(mine.data, static_cast<size_t>(mine.size()))),
-                          std::as_writable_bytes(everyone), 0);
-  if (receives) return s.interleaved();
-  return View<float, 2>(nullptr, {0, s.config.vocab});
+  parallel::DeviceGroup& group = s.tensor_group;
+  const int64_t vocab = s.config.vocab, rows = s.logit_rows, padded = padded_vocab(vocab, group.size());
+  if (group.size() == 1) {
+    View<float, 2> logits = s.scratch.shard_logits.as<float, 2>({rows, padded});
+    logits.shape[1] = vocab;
+    return logits;
+  }
+  const bool receives = group.rank() == 0;
+  if (rows == 0) return {nullptr, {0, vocab}};
+  const std::span<std::byte> mine = bytes_of(s.scratch.shard_logits.view<2>({rows, padded}));
+  std::span<std::byte> everyone;
+  if (receives) everyone = bytes_of(s.scratch.all_logits.view<2>({group.size() * rows, padded}));
+  group.gather(mine, everyone, 0, s.stream);
+  if (receives) return s.joined();
+  return {nullptr, {0, vocab}};
 }
 
-int64_t LlamaStage::weight_bytes() const {
-  return state_->weights.bytes();
-}
+const LlamaWeights& LlamaStage::weights() const { return state_->weights; }
+int64_t LlamaStage::scratch_bytes() const { return state_->scratch.bytes + state_->plan_bytes; }
 
 parallel::NetworkShape network_shape(const ModelConfig& config) {
   return {config.layers, config.query_heads, config.kv_heads, config.mlp, config.vocab};

@@ -1,30 +1,31 @@
-// LlamaStage: one rank's part of a Llama, its layers of one pipeline stage and its tensor shard of them. Owns the
-// weights and the step's scratch memory; borrows the backend, the thread pool, the communicator of its tensor group
-// and, for a call, the caches. Owned by the step thread.
+// LlamaStage: one rank's part of a Llama, its layers of one pipeline stage and its tensor shard of them. Owns the weights and the step's
+// scratch memory, on its device; borrows the device, the tensor group, and, for a call, the caches. Owned by the step thread.
 //
 //   h = embed(ids)
 //   each layer:  h += Wo attention(dmc_update(Wqkv rms_norm(h)));   h += Wdown silu_mul(Wgate_up rms_norm(h))
 //   logits = Wout rms_norm(h)
-// with an all-reduce over the tensor group after Wo, Wdown and the embedding.
+// with an all-reduce over the tensor group after Wo, Wdown and the embedding. On a GPU everything is enqueued on the device's stream, and a
+// step of decodes may be captured in a graph as far as the tensor group can.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
-#include "kernels/backend.h"
-#include "parallel/communicator.h"
+#include "parallel/device_group.h"
 #include "parallel/topology.h"
+#include "worker/model/llama_weights.h"
+#include "worker/model/stage_device.h"
 #include "worker/model/tensor_source.h"
 
 namespace accrete::worker {
 
 struct LlamaStageOptions {
-  DType weight_dtype = DType::bf16;  // f32 or bf16 on the CPU; norms are always f32
-  int64_t max_step_tokens = 512;     // T at most, scratch is sized for it
-  int64_t max_logit_rows = 64;       // rows of logits at most in a step
-  DmcParams dmc;                     // layer_begin and kv_head_begin are filled in by the stage
-  std::function<void(int64_t done, int64_t total)> progress;  // bytes of weights read, for a progress bar; may be empty
+  WeightFormat weights;
+  int64_t max_step_tokens = 512;  // T at most, scratch is sized for it
+  int64_t max_logit_rows = 64;    // rows of logits at most in a step
+  int64_t max_sequences = 64;     // of a step at most
+  DmcParams dmc;                  // layer_begin and kv_head_begin are filled in by the stage
+  LoadProgress progress;          // may be empty
 };
 
 struct StageInput {
@@ -33,28 +34,22 @@ struct StageInput {
   View<const int32_t, 1> logit_tokens;  // [n] token indices of the step whose logits are wanted (last stage)
 };
 
-// Where a stage computes.
-struct StageDevice {
-  const Backend& backend;
-  Stream stream;
-};
-
 class LlamaStage {
  public:
   // Reads exactly this shard's slices from the source. Throws ModelError.
-  LlamaStage(const TensorSource& source, const parallel::ShardSpec& shard, const LlamaStageOptions& options,
-             const StageDevice& device, parallel::Communicator& tensor_group);
+  LlamaStage(const TensorSource& source, const parallel::ShardSpec& shard, const LlamaStageOptions& options, StageDevice& device,
+             parallel::DeviceGroup& tensor_group);
   ~LlamaStage();
 
-  // hidden: [T, E] the residual stream; in on later stages, out on all but the last. The first stage embeds the ids
-  // into it.
-  View<float, 2> hidden(int64_t tokens);
+  // hidden: [T, E] the residual stream, of the device's activation type; in on later stages, out on all but the last. The first stage
+  // embeds the ids into it.
+  AnyView<2> hidden(int64_t tokens);
   void forward(const StageInput& input, const CacheRef& cache);
-  // After forward on the last stage: [n, V] on shard 0 of the tensor group, [0, V] elsewhere. Collective over the
-  // tensor group.
+  // After forward on the last stage: [n, V] f32 on shard 0 of the tensor group, [0, V] elsewhere. Collective over the tensor group.
   View<float, 2> logits();
 
-  int64_t weight_bytes() const;
+  const LlamaWeights& weights() const;
+  int64_t scratch_bytes() const;  // memory beside the weights
 
  private:
   struct State;

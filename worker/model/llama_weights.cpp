@@ -1,10 +1,6 @@
 #include "worker/model/llama_weights.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
-
-#include <cstdlib>
-#include <new>
 
 #include "worker/model/shard_reader.h"
 
@@ -15,15 +11,22 @@ namespace {
 using parallel::Range;
 using parallel::ShardSpec;
 
-// Offsets of a shard's tensors in the block, and their sizes.
+// Where a matrix lies in the block.
+struct MatrixPlan {
+  int64_t weights = 0, scales = 0;
+  DType dtype = DType::f32;
+  int64_t rows = 0, columns = 0;
+};
+
 struct LayerPlan {
-  int64_t attention_norm, qkv, output, mlp_norm, gate_up, down;
+  int64_t attention_norm = 0, mlp_norm = 0;
+  MatrixPlan qkv, output, gate_up, down;
 };
 
 struct Planner {
   const ModelConfig& config;
   const ShardSpec& shard;
-  DType dtype;
+  WeightFormat format;
   ShardReader& reader;
 
   int64_t head_rows(const Range& heads) const { return heads.size() * config.head_size; }
@@ -40,7 +43,22 @@ struct Planner {
   }
   int64_t norm(const std::string& name) const { return reader.add({rows(name, {0, 1}, 1, config.hidden)}, DType::f32); }
   int64_t vocabulary(const std::string& name) const {
-    return reader.add({rows(name, shard.vocab, config.vocab, config.hidden)}, dtype);
+    return reader.add({rows(name, shard.vocab, config.vocab, config.hidden)}, format.dtype, padded(shard.vocab.size()));
+  }
+  static int64_t padded(int64_t rows) { return (rows + 15) / 16 * 16; }
+  MatrixPlan matrix(const std::vector<ShardReader::Part>& parts) const {
+    MatrixPlan plan;
+    for (const ShardReader::Part& part : parts) plan.rows += part.slice.rows();
+    plan.columns = parts[0].slice.columns();
+    plan.dtype = format.fp8 ? DType::fp8 : format.dtype;
+    if (!format.fp8) {
+      plan.weights = reader.add(parts, format.dtype);
+      return plan;
+    }
+    const ShardReader::Fp8Offsets offsets = reader.add_fp8(parts);
+    plan.weights = offsets.weights;
+    plan.scales = offsets.scales;
+    return plan;
   }
 
   LayerPlan layer(int64_t index) const {
@@ -52,17 +70,14 @@ struct Planner {
     const Range query_columns{shard.query_heads.begin * size, shard.query_heads.end * size};
     LayerPlan plan;
     plan.attention_norm = norm(prefix + "input_layernorm.weight");
-    plan.qkv = reader.add({heads(attention + "q_proj.weight", shard.query_heads, config.query_heads),
-                           heads(attention + "k_proj.weight", shard.kv_heads, config.kv_heads),
-                           heads(attention + "v_proj.weight", shard.kv_heads, config.kv_heads)},
-                          dtype);
-    plan.output =
-        reader.add({columns(attention + "o_proj.weight", query_columns, hidden, config.query_heads * size)}, dtype);
+    plan.qkv = matrix({heads(attention + "q_proj.weight", shard.query_heads, config.query_heads),
+                       heads(attention + "k_proj.weight", shard.kv_heads, config.kv_heads),
+                       heads(attention + "v_proj.weight", shard.kv_heads, config.kv_heads)});
+    plan.output = matrix({columns(attention + "o_proj.weight", query_columns, hidden, config.query_heads * size)});
     plan.mlp_norm = norm(prefix + "post_attention_layernorm.weight");
-    plan.gate_up = reader.add({rows(mlp + "gate_proj.weight", shard.mlp, config.mlp, hidden),
-                               rows(mlp + "up_proj.weight", shard.mlp, config.mlp, hidden)},
-                              dtype);
-    plan.down = reader.add({columns(mlp + "down_proj.weight", shard.mlp, hidden, config.mlp)}, dtype);
+    plan.gate_up = matrix({rows(mlp + "gate_proj.weight", shard.mlp, config.mlp, hidden),
+                           rows(mlp + "up_proj.weight", shard.mlp, config.mlp, hidden)});
+    plan.down = matrix({columns(mlp + "down_proj.weight", shard.mlp, hidden, config.mlp)});
     return plan;
   }
 };
@@ -78,27 +93,20 @@ AnyView<N> view_of(std::byte* data, DType dtype, std::array<int64_t, N> shape) {
   return view;
 }
 
-// Large pages where the kernel has them: a decode step walks all of this memory.
-std::byte* allocate(int64_t bytes) {
-  constexpr size_t kHugePage = 2 << 20;
-  const size_t rounded = (static_cast<size_t>(bytes) + kHugePage - 1) / kHugePage * kHugePage;
-  void* memory = std::aligned_alloc(kHugePage, rounded);
-  if (!memory) throw std::bad_alloc();
-  madvise(memory, rounded, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
-  return static_cast<std::byte*>(memory);
+WeightMatrix matrix_of(std::byte* block, const MatrixPlan& plan) {
+  WeightMatrix matrix;
+  matrix.w = view_of<2>(block + plan.weights, plan.dtype, {plan.rows, plan.columns});
+  if (plan.dtype == DType::fp8) matrix.scale = View<const float, 1>(reinterpret_cast<const float*>(block + plan.scales), {plan.rows});
+  return matrix;
 }
 
 }  // namespace
 
-void LlamaWeights::Free::operator()(std::byte* memory) const {
-  std::free(memory);
-}
-
-LlamaWeights::LlamaWeights(const TensorSource& source, const ShardSpec& shard, DType dtype, ThreadPool& pool,
-                           const std::function<void(int64_t, int64_t)>& progress) {
+LlamaWeights::LlamaWeights(const TensorSource& source, const ShardSpec& shard, const WeightFormat& format, StageDevice& device,
+                           const LoadProgress& progress) {
   const ModelConfig& config = source.config();
   ShardReader reader(source);
-  const Planner planner{config, shard, dtype, reader};
+  const Planner planner{config, shard, format, reader};
   const std::string embedding_name = "model.embed_tokens.weight";
   const bool share = config.tied_embeddings && shard.first_stage && shard.last_stage;
   int64_t embedding = 0, final_norm = 0, logit_weights = 0;
@@ -111,25 +119,19 @@ LlamaWeights::LlamaWeights(const TensorSource& source, const ShardSpec& shard, D
   }
 
   bytes_ = reader.bytes();
-  memory_.reset(allocate(bytes_));
+  memory_ = device.allocate(bytes_);
   std::byte* block = memory_.get();
-  reader.read(block, pool, progress);
+  device.load(reader, block, progress);
 
-  const int64_t hidden = config.hidden;
-  const int64_t query_rows = planner.head_rows(shard.query_heads);
-  const int64_t qkv_rows = query_rows + 2 * planner.head_rows(shard.kv_heads);
-  if (shard.first_stage) embedding_ = view_of<2>(block + embedding, dtype, {shard.vocab.size(), hidden});
+  const int64_t hidden = config.hidden, vocab = shard.vocab.size();
+  if (shard.first_stage) embedding_ = view_of<2>(block + embedding, format.dtype, {vocab, hidden});
   if (shard.last_stage) {
     final_norm_ = view_of<1>(block + final_norm, DType::f32, {hidden});
-    logit_weights_ = view_of<2>(block + logit_weights, dtype, {shard.vocab.size(), hidden});
+    logit_weights_ = view_of<2>(block + logit_weights, format.dtype, {device.multiprocessors() > 0 ? Planner::padded(vocab) : vocab, hidden});
   }
   for (const LayerPlan& plan : plans) {
-    layers_.push_back({view_of<1>(block + plan.attention_norm, DType::f32, {hidden}),
-                       view_of<2>(block + plan.qkv, dtype, {qkv_rows, hidden}),
-                       view_of<2>(block + plan.output, dtype, {hidden, query_rows}),
-                       view_of<1>(block + plan.mlp_norm, DType::f32, {hidden}),
-                       view_of<2>(block + plan.gate_up, dtype, {2 * shard.mlp.size(), hidden}),
-                       view_of<2>(block + plan.down, dtype, {hidden, shard.mlp.size()})});
+    layers_.push_back({view_of<1>(block + plan.attention_norm, DType::f32, {hidden}), matrix_of(block, plan.qkv), matrix_of(block, plan.output),
+                       view_of<1>(block + plan.mlp_norm, DType::f32, {hidden}), matrix_of(block, plan.gate_up), matrix_of(block, plan.down)});
   }
 }
 

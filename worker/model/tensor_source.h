@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -40,6 +41,10 @@ class TensorSource {
   // Converts the slice to `dtype` (f32 or bf16) into dst, rows contiguous: dst holds slice.rows() * slice.columns().
   // Touches only the slice's bytes of the file. Thread-safe.
   virtual void read(std::string_view name, const Slice& slice, DType dtype, void* dst) const = 0;
+
+  // The key by which a device makes the tensor's values itself (kernels/dummy/dummy_values.h), equal to what read gives; nothing when they
+  // have to be read.
+  virtual std::optional<uint64_t> dummy_key(std::string_view) const { return std::nullopt; }
 
   // Tokenizer, chat template and special tokens found with the model. kind unset when there are none (dummy weights).
   virtual rpc::TokenizerSpec tokenizer() const = 0;

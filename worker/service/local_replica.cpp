@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "worker/engine/settings.h"
 #include "worker/service/rank.h"
 
 namespace accrete::worker {
@@ -70,7 +71,7 @@ void LocalReplica::State::fail(int rank, parallel::Communicator& replica) {
 void LocalReplica::State::run_rank(int rank) {
   parallel::Communicator& replica = *ranks[rank];
   try {
-    Rank self(*source, options, replica, replica.size());
+    Rank self(*source, options, replica, {replica.size(), rank});
     if (rank == 0) lead(self, replica);
     else follow(self.executor(), replica);
   } catch (...) {
@@ -82,7 +83,7 @@ LocalReplica::LocalReplica(const EngineOptions& options, OutputSink sink) : stat
   const std::string wrong = check_options(options);
   if (!wrong.empty()) throw std::invalid_argument(wrong);
   State& s = *state_;
-  s.options = options;
+  s.options = resolved(options);
   s.options.topology.data = 1;
   s.sink = std::move(sink);
   s.source = open_model(options.model, {options.load_format, options.adapter, options.seed});

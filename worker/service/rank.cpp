@@ -35,14 +35,14 @@ int64_t tokens_at_cr1(const RankInfo& info, int64_t page_slots) { return info.pa
 
 }  // namespace
 
-Rank::Rank(const TensorSource& source, const EngineOptions& options, parallel::Communicator& replica, int ranks_on_host)
+Rank::Rank(const TensorSource& source, const EngineOptions& options, parallel::Communicator& replica, const HostRanks& host)
     : replica_(replica) {
   const parallel::Topology topology = replica_topology(options);
   const parallel::Place place = parallel::place_of(topology, replica.rank());
   tensor_ = replica.split(place.stage, place.shard);
   LoadAnswer mine;
   try {
-    executor_ = std::make_unique<RankExecutor>(source, options, RankGroups{replica, *tensor_, topology, ranks_on_host});
+    executor_ = make_executor(source, options, RankGroups{replica, *tensor_, topology, host.ranks, host.mine});
     mine.info = executor_->info();
   } catch (const std::exception& error) {
     mine.failed = true;
@@ -79,8 +79,8 @@ rpc::ModelCard model_card(const TensorSource& source, const EngineOptions& optio
   card.set_kv_heads(static_cast<uint32_t>(config.kv_heads));
   card.set_head_size(static_cast<uint32_t>(config.head_size));
   card.set_hidden_size(static_cast<uint32_t>(config.hidden));
-  card.set_dtype(name_of(weight_dtype(options)));
-  card.set_device("cpu");
+  card.set_dtype(options.quantization == "fp8" ? name_of(DType::fp8) : name_of(weight_dtype(options)));
+  card.set_device(on_gpu(options) ? "cuda" : "cpu");
   card.mutable_dmc()->set_enabled(dmc.mode == DmcMode::learned);
   card.mutable_dmc()->set_target_cr(config.dmc ? config.dmc->target_cr : 0.0);
   card.mutable_dmc()->set_window(static_cast<uint32_t>(dmc.window));
@@ -106,7 +106,7 @@ rpc::ReplicaShape replica_shape(const EngineOptions& options, const std::vector<
     rank.set_stage(static_cast<uint32_t>(place.stage));
     rank.set_shard(static_cast<uint32_t>(place.shard));
     rank.set_host(infos[i].host);
-    rank.set_device("cpu");
+    rank.set_device(infos[i].device);
     rank.set_pages_total(static_cast<uint64_t>(infos[i].pages));
     rank.set_page_bytes(static_cast<uint64_t>(infos[i].page_bytes));
     rank.set_weight_bytes(static_cast<uint64_t>(infos[i].weight_bytes));

@@ -11,11 +11,17 @@
 
 namespace accrete::worker {
 
+// The ranks of the job on this host, and which of them this one is.
+struct HostRanks {
+  int ranks = 1;
+  int mine = 0;
+};
+
 class Rank {
  public:
   // Collective over the replica's ranks (stage * T + shard). Throws when this rank cannot load, and on every other rank an error naming the
   // one that could not.
-  Rank(const TensorSource& source, const EngineOptions& options, parallel::Communicator& replica, int ranks_on_host);
+  Rank(const TensorSource& source, const EngineOptions& options, parallel::Communicator& replica, const HostRanks& host);
 
   bool leads() const { return replica_.rank() == 0; }
   RankExecutor& executor() { return *executor_; }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "worker/engine/settings.h"
 #include "worker/service/leader_service.h"
 
 namespace accrete::worker {
@@ -19,14 +20,18 @@ std::string share_address(parallel::Communicator& world, const std::string& addr
   return text.data();
 }
 
-int ranks_on_host(parallel::Communicator& world) {
+HostRanks ranks_on_host(parallel::Communicator& world) {
   std::array<char, 64> mine{};
   gethostname(mine.data(), mine.size() - 1);
   std::vector<char> all(mine.size() * world.size());
   world.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)));
-  int count = 0;
-  for (int rank = 0; rank < world.size(); ++rank) count += std::strncmp(all.data() + rank * mine.size(), mine.data(), mine.size()) == 0 ? 1 : 0;
-  return count;
+  HostRanks host{0, 0};
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (std::strncmp(all.data() + rank * mine.size(), mine.data(), mine.size()) != 0) continue;
+    ++host.ranks;
+    host.mine += rank < world.rank() ? 1 : 0;
+  }
+  return host;
 }
 
 int lead(const WorkerOptions& options, const TensorSource& source, Rank& self, parallel::Communicator& replica, const std::string& address) {
@@ -44,9 +49,11 @@ int lead(const WorkerOptions& options, const TensorSource& source, Rank& self, p
 
 }  // namespace
 
-int run_worker(parallel::Communicator& world, const WorkerOptions& options) {
-  const std::string wrong = check_options(options.engine);
+int run_worker(parallel::Communicator& world, const WorkerOptions& given) {
+  const std::string wrong = check_options(given.engine);
   if (!wrong.empty()) throw std::invalid_argument(wrong);
+  WorkerOptions options = given;
+  options.engine = resolved(given.engine);
   const parallel::Topology& topology = options.engine.topology;
   if (world.size() != topology.ranks()) {
     throw std::invalid_argument(fmt::format("{} ranks started, --tensor-parallel-size {} x --pipeline-parallel-size {} x --data-parallel-size {} needs {}",

@@ -9,11 +9,13 @@ namespace accrete {
 namespace {
 
 TEST(TokenBucket, IsTheNextOfTheTunedSizes) {
-  for (int64_t exact : {1, 2, 4, 8, 16, 24, 32, 504, 512, 640, 1024, 2048, 8192}) EXPECT_EQ(token_bucket(exact), exact);
+  for (int64_t exact : {1, 2, 4, 8, 16, 24, 120, 128, 144, 256, 288, 512, 576, 1024, 2048, 8192}) EXPECT_EQ(token_bucket(exact), exact);
   EXPECT_EQ(token_bucket(3), 4);
   EXPECT_EQ(token_bucket(9), 16);
   EXPECT_EQ(token_bucket(17), 24);
-  EXPECT_EQ(token_bucket(513), 640);
+  EXPECT_EQ(token_bucket(129), 144);
+  EXPECT_EQ(token_bucket(257), 288);
+  EXPECT_EQ(token_bucket(513), 576);
   EXPECT_EQ(token_bucket(1025), 2048);
   for (int64_t tokens = 1; tokens < 5000; ++tokens) {
     EXPECT_GE(token_bucket(tokens), tokens);

@@ -8,6 +8,8 @@
 #include <limits>
 #include <thread>
 
+#include "parallel/host_group.h"
+
 namespace accrete::worker {
 
 void RigStep::add(int32_t sequence, int32_t begin, std::span<const int32_t> tokens, Want want) {
@@ -39,6 +41,8 @@ struct LlamaRig::Rank {
   parallel::ShardSpec shard;
   std::unique_ptr<parallel::Communicator> tensor_group;
   ThreadPool pool{1};
+  CpuStageDevice device{pool};
+  std::unique_ptr<parallel::DeviceGroup> group;
   std::unique_ptr<LlamaStage> stage;
   std::unique_ptr<cache::KvCache> cache;
 };
@@ -52,12 +56,13 @@ LlamaRig::Rank::Rank(const TensorSource& source, const RigOptions& options, para
   shard = dealt.spec;
   tensor_group = world.split(place.stage, place.shard);
   LlamaStageOptions stage_options;
-  stage_options.weight_dtype = options.weight_dtype;
+  stage_options.weights.dtype = options.weight_dtype;
   stage_options.max_step_tokens = options.chunk * options.sequences;
   stage_options.max_logit_rows = stage_options.max_step_tokens;
   stage_options.dmc = options.dmc;
-  const StageDevice device{cpu_backend(), Stream{&pool, nullptr}};
-  stage = std::make_unique<LlamaStage>(source, shard, stage_options, device, *tensor_group);
+  stage_options.max_sequences = options.sequences;
+  group = parallel::make_host_group(*tensor_group);
+  stage = std::make_unique<LlamaStage>(source, shard, stage_options, device, *group);
   cache::KvCacheShape shape;
   shape.layers = shard.layers.size();
   shape.kv_heads = shard.kv_heads.size();
@@ -72,7 +77,7 @@ LlamaRig::Rank::Rank(const TensorSource& source, const RigOptions& options, para
 
 void LlamaRig::Rank::run(const RigStep& step, int tensor, LogitRows* logits) {
   const StageInput input = step.input();
-  const View<float, 2> hidden = stage->hidden(input.batch.tokens());
+  const View<float, 2> hidden = stage->hidden(input.batch.tokens()).as<float>();
   const std::span<std::byte> bytes = std::as_writable_bytes(std::span(hidden.data, static_cast<size_t>(hidden.size())));
   if (!shard.first_stage) world.recv_into(bytes, world.rank() - tensor, 0);
   stage->forward(input, cache->ref());

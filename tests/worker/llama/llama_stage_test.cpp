@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "parallel/host_group.h"
+
 #include "tests/worker/llama/llama_rig.h"
 #include "tests/worker/llama/seeded_source.h"
 
@@ -171,13 +173,16 @@ TEST(LlamaStage, TiedEmbeddingsShareMemoryAndProgressReachesTheTotal) {
       *total = all;
     };
     const parallel::ShardSpec whole = parallel::shard({}, {}, network_shape(config)).spec;
-    return LlamaStage(source, whole, options, StageDevice{cpu_backend(), Stream{&pool, nullptr}}, *alone)
-        .weight_bytes();
+    CpuStageDevice device(pool);
+    const auto group = parallel::make_host_group(*alone);
+    return LlamaStage(source, whole, options, device, *group).weights().bytes();
   };
   int64_t done = 0, total = 0, done_tied = 0, total_tied = 0;
   const int64_t apart = load(false, &done, &total);
   const int64_t tied = load(true, &done_tied, &total_tied);
-  EXPECT_EQ(apart - tied, config.vocab * config.hidden * 2);
+  const int64_t once = config.vocab * config.hidden * 2;  // 96 rows are no padding
+  EXPECT_GE(apart - tied, once);
+  EXPECT_LT(apart - tied, once + 512) << "places begin at multiples of 256";
   EXPECT_GT(done_tied, 0);
   EXPECT_EQ(done, total);
   EXPECT_EQ(done_tied, total_tied);

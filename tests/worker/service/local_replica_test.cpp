@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -159,6 +160,56 @@ TEST(local_replica, preemption_by_swap_keeps_the_tokens) {
     }
     EXPECT_GT(swapped, 0u);
     expect_same(found, run(plenty, requests), "swap");
+  }
+}
+
+// Steps planned before the tokens of the ones before are read: the same tokens, whether requests end by length or in the middle of it, with
+// sampling that remembers, with ranks that share a step, and when the pool is too small.
+TEST(local_replica, lookahead_keeps_the_tokens) {
+  std::vector<Request> requests = prompts(8, 512, 60);
+  const auto plain = run(tiny_options(), requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Request& request = requests[i];
+    if (i % 2 == 0) request.stop_token_ids = {plain.at(request.id).tokens.at(5 * i + 1).id};
+    if (i % 3 == 1) request.sampling.repetition_penalty = 1.3f;
+    if (i % 3 == 2) request.sampling = {.temperature = 0.8f, .frequency_penalty = 0.2f, .seed = i};
+  }
+  const auto wanted = run(tiny_options(), requests);
+  for (const int tensor : {1, 2}) {
+    for (const bool crowded : {false, true}) {
+      for (const double swap : {0.0, 0.01}) {
+        EngineOptions options = crowded ? crowded_options() : tiny_options();
+        options.async_scheduling = "on";
+        options.topology.tensor = tensor;
+        if (crowded && tensor == 2) options.kv_cache_memory_bytes = 350 << 10;
+        options.swap_space_gib = swap;
+        options.max_num_batched_tokens = 32;
+        expect_same(run(options, requests), wanted, fmt::format("tp {} crowded {} swap {}", tensor, crowded, swap));
+      }
+    }
+  }
+}
+
+TEST(local_replica, lookahead_cancels_and_reports) {
+  Collector collector;
+  EngineOptions options = tiny_options();
+  options.async_scheduling = "on";
+  options.dmc_synthetic_cr = 4.0;
+  std::vector<Request> requests = prompts(12, 512, 180);
+  for (size_t i = 0; i < requests.size(); i += 2) requests[i].max_tokens = 40;
+  LocalReplica replica(options, collector.sink());
+  for (const Request& request : requests) replica.submit(request);
+  for (size_t i = 1; i < requests.size(); i += 2) replica.cancel(requests[i].id);
+  replica.wait_idle();
+  EXPECT_EQ(replica.status().report.ranks(0).pages_free(), replica.status().shape.ranks(0).pages_total());
+  for (const auto& [id, output] : collector.take()) {
+    const bool whole = id % 2 == 1;
+    EXPECT_EQ(output.finish, whole ? FinishReason::length : FinishReason::abort) << id;
+    if (!whole) continue;
+    EXPECT_EQ(output.tokens.size(), 40u);
+    double slots = 0.0;
+    for (int32_t count : output.usage.head_slots) slots += count / 4.0;
+    EXPECT_DOUBLE_EQ(output.usage.kv_slots, slots);
   }
 }
 

@@ -35,6 +35,9 @@ ncclDataType_t nccl_type(DType type) {
   return ncclFloat32;
 }
 
+// A call on a non-blocking communicator says so when it has begun, too.
+bool begun(ncclResult_t result) { return result == ncclSuccess || result == ncclInProgress; }
+
 // Calls of `body` as one NCCL operation. The group is ended in any case: NCCL counts its depth per thread.
 template <class Body>
 ncclResult_t grouped(const Body& body) {
@@ -42,7 +45,7 @@ ncclResult_t grouped(const Body& body) {
   if (result != ncclSuccess) return result;
   result = body();
   const ncclResult_t ended = ncclGroupEnd();
-  return result == ncclSuccess || result == ncclInProgress ? ended : result;
+  return begun(result) ? ended : result;
 }
 
 // Sleeps for kLook; false when told to stop.
@@ -197,7 +200,7 @@ void NcclGroup::gather(std::span<const std::byte> mine, std::span<std::byte> eve
     return grouped([&] {
       if (!here) return ncclSend(mine.data(), mine.size(), ncclUint8, root, comm, cuda);
       ncclResult_t result = ncclSuccess;
-      for (int from = 0; from < size() && result == ncclSuccess; ++from) {
+      for (int from = 0; from < size() && begun(result); ++from) {
         if (from != root) result = ncclRecv(everyone.data() + from * mine.size(), mine.size(), ncclUint8, from, comm, cuda);
       }
       return result;

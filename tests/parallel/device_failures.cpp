@@ -16,7 +16,7 @@ namespace accrete::parallel {
 namespace {
 
 constexpr int kFailing = 1;  // the rank
-constexpr int kTag = 1;
+constexpr int kTag = 1, kReported = 2;
 constexpr int kBefore = 20;  // operations that work
 constexpr int64_t kCount = 4096;
 
@@ -60,7 +60,13 @@ constexpr std::chrono::seconds kGrace{5};
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the others' kernels have started by then; if not, the test is a little easier
   if (options.fail == "kill") std::raise(SIGKILL);
-  std::this_thread::sleep_for(options.timeout + kGrace);  // a hang, as long as it matters to the others
+  const auto end = std::chrono::steady_clock::now() + options.timeout + kGrace;
+  // A hang, as long as it matters to the others.
+  for (int reports = 0; reports < world.size() - 1 && std::chrono::steady_clock::now() < end;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    reports = 0;
+    for (int r = 0; r < world.size(); ++r) reports += r != kFailing && world.poll(r, kReported) ? 1 : 0;
+  }
   std::_Exit(0);
 }
 
@@ -78,6 +84,7 @@ constexpr std::chrono::seconds kGrace{5};
   const bool in_time = took < options.timeout + kGrace;
   std::printf("%s: rank %d after %.1f s: %s\n", named && in_time ? "ok" : "FAIL", world.rank(), took.count(), error.c_str());
   std::fflush(stdout);
+  if (options.fail == "hang") world.send({}, kFailing, kReported);
   std::_Exit(named && in_time ? 1 : 3);  // MPI cannot say goodbye to a rank that is gone
 }
 

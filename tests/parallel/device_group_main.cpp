@@ -1,8 +1,8 @@
 // Groups of device memory under mpirun, a process for each rank; device_group.sh starts it.
-//   device_groups [--group nccl|staged|one-shot]    every check, one line each; exit code 1 when one fails
+//   device_groups [--group nccl|staged|one-shot] [--timeout-ms N]    every check, one line each; exit code 1 when one fails
 //   device_groups --group nccl|one-shot --fail kill|hang [--in-graph] [--timeout-ms N]    see device_program.h
 //   device_groups --bench
-//   device_groups --devices    without mpirun: the number of GPUs, or why there is none
+//   device_groups --devices    without mpirun: the number of GPUs, or why none can be used
 // 77: no GPU.
 #if defined(ACCRETE_CUDA)
 #include <fmt/format.h>
@@ -59,13 +59,23 @@ bool report(Communicator& world, const std::string& name, const std::string& err
   return fine;
 }
 
+// What is wrong. A group that breaks ends the program, since the ranks may be in different places; `name` says in which check.
+template <class Check, class Rig>
+std::string run_check(const std::string& name, const Check& check, Rig& rig) {
+  try {
+    return check.run(rig);
+  } catch (const std::exception& error) {
+    throw CommError(name + ": " + error.what());
+  }
+}
+
 // Runs a list of checks; how many failed.
 template <class Check, class Rig>
 int run_checks(const std::string& group, const std::vector<Check>& checks, Rig& rig) {
   int failed = 0;
   for (const Check& check : checks) {
     const auto begin = std::chrono::steady_clock::now();
-    const std::string error = check.run(rig);
+    const std::string error = run_check(group + " " + check.name, check, rig);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     if (!report(rig.ranks, group + " " + check.name, error, took.count())) ++failed;
   }
@@ -108,15 +118,24 @@ int run(Communicator& world, const ProgramOptions& options) {
   return failed == 0 ? 0 : 1;
 }
 
+// The number of GPUs, or what is wrong with the first: its use shows whether it can be shared.
+std::string devices() {
+  try {
+    use_device(0);
+    const DeviceMemory memory(1);
+    return std::to_string(device_count());
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
 }  // namespace
 }  // namespace accrete::parallel
 
 int main(int argc, char** argv) {
   using namespace accrete::parallel;
   if (argc == 2 && std::strcmp(argv[1], "--devices") == 0) {
-    std::string why;
-    const int count = accrete::device_count(&why);
-    std::puts(count > 0 ? std::to_string(count).c_str() : ("no CUDA device: " + why).c_str());
+    std::puts(devices().c_str());
     return 0;
   }
   const ProgramOptions options = parse(argc, argv);

@@ -55,6 +55,7 @@ struct OneShotMemory::Card {
   char host[256];
   uint64_t process;
   int device;
+  char gpu[32];  // its PCI address: processes may number GPUs differently
   void* base;  // of use to ranks of the same process
   cudaIpcMemHandle_t handle;
   char no_handle[128];  // why there is none
@@ -68,6 +69,10 @@ OneShotMemory::OneShotMemory(Communicator& ranks, size_t capacity) : rank_(ranks
   std::vector<Card> cards(size_);
   ranks.all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(cards)));
   std::string error;
+  const auto sharing = std::count_if(cards.begin(), cards.end(), [&](const Card& card) {
+    return std::strcmp(card.host, own.host) == 0 && std::strcmp(card.gpu, own.gpu) == 0;
+  });
+  if (sharing > kOneShotRanksOnGpu) error = fmt::format("{} ranks share GPU {}, at most {} can", sharing, own.gpu, kOneShotRanksOnGpu);
   for (int r = 0; r < size_ && error.empty(); ++r) {
     if (r != rank_) error = map(own, cards[r], r);
   }
@@ -94,6 +99,7 @@ std::string OneShotMemory::fill_card(Card& card) {
   if (result == cudaSuccess) result = cudaMemcpy(base_[rank_], &mark, sizeof mark, cudaMemcpyHostToDevice);
   if (result == cudaSuccess) result = cudaDeviceSynchronize();  // cudaMemset does not wait for the device
   if (result == cudaSuccess) result = cudaGetDevice(&card.device);
+  if (result == cudaSuccess) result = cudaDeviceGetPCIBusId(card.gpu, sizeof card.gpu, card.device);
   if (result != cudaSuccess) return failed("clearing it", result);
   gethostname(card.host, sizeof card.host - 1);
   card.process = process_token();

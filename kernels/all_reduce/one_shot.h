@@ -19,8 +19,10 @@ namespace accrete {
 
 constexpr int kOneShotRanks = 8;
 // A rank's most blocks, each of which waits on the device for its counterparts. Blocks of several ranks on one GPU have to be resident
-// together and must leave room for what these ranks still compute: 4 x 32 of an H100's 264 places.
+// together and must leave room for what these ranks still compute: 4 x 32 of an H100's 132 places for the norm's widest blocks (1024 threads
+// with up to 64 registers fill a multiprocessor).
 constexpr int kOneShotBlocks = 32;
+constexpr int kOneShotRanksOnGpu = 4;
 constexpr size_t kOneShotAlignment = 16;  // of staging memory and its capacity
 
 // A flag from this value on is no operation's number but says: the sender waits no more, and rank (flag - kOneShotLeft) is to blame.

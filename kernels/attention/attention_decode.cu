@@ -237,9 +237,8 @@ __device__ void write_row(const DecodeArgs& a, const Part& part, const Softmax<k
 }
 
 // Partial results: [row][D] sums, then [row] maxima, then [row] weights.
-__device__ inline float* partial_of(const DecodeArgs& a, int worker, int which, int size) {
-  const int rows = min(a.group, kGroupRows);
-  return a.plan.partial + (static_cast<int64_t>(worker) * 2 + which) * rows * (size + 2);
+__device__ inline float* partial_of(const DecodeArgs& a, int worker, int which) {
+  return a.plan.partial + (static_cast<int64_t>(worker) * 2 + which) * a.plan.shape.partial_floats();
 }
 
 template <int kSize>
@@ -272,7 +271,7 @@ __device__ void merge_parts(const DecodeArgs& a, const Part& part) {
   for (int g = 0; g < rows && part.chunk * kGroupRows + g < a.group; ++g) {
     float top = -FLT_MAX, sum = 0.0f, out[kEach] = {};
     for (int p = 0; p < part.count; ++p) {
-      const float* from = partial_of(a, part.first_worker + p, p == 0 ? 1 : 0, kSize);
+      const float* from = partial_of(a, part.first_worker + p, p == 0 ? 1 : 0);
       const float part_top = __ldcg(from + rows * kSize + g), part_sum = __ldcg(from + rows * (kSize + 1) + g);
       const float higher = fmaxf(top, part_top), factor = exp2f(top - higher), part_factor = exp2f(part_top - higher);
 #pragma unroll
@@ -289,7 +288,7 @@ __device__ void merge_parts(const DecodeArgs& a, const Part& part) {
 template <int kSize>
 __device__ void finish_part(const DecodeArgs& a, const Part& part, int item, int worker, const Softmax<kSize>& softmax) {
   if (part.count == 1) return write_row<kSize>(a, part, softmax);
-  write_partial<kSize>(a, partial_of(a, worker, part.index == 0 ? 1 : 0, kSize), softmax);
+  write_partial<kSize>(a, partial_of(a, worker, part.index == 0 ? 1 : 0), softmax);
   __threadfence();
   __syncwarp();
   unsigned before = 0;

@@ -9,9 +9,8 @@ size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 size_t DecodePlanShape::bytes() const {
   const size_t all_items = items(max_sequences), all_workers = workers();
-  const size_t rows = group < kGroupRows ? group : kGroupRows;
   return aligned(layers * (all_items + 1) * 4) + aligned(layers * (all_workers + 1) * 4) + aligned(layers * 4) + aligned(all_items * 4) +
-         aligned(all_workers * 2 * rows * (head_size + 2) * 4);
+         aligned(all_workers * 2 * partial_floats() * 4);
 }
 
 DecodePlan decode_plan(const DecodePlanShape& shape, void* memory) {

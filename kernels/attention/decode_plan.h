@@ -29,6 +29,11 @@ struct DecodePlanShape {
   ACCRETE_HD int workers() const { return multiprocessors * kWorkersPerMultiprocessor; }  // warps of the attention kernel
   ACCRETE_HD int chunks() const { return (group + kGroupRows - 1) / kGroupRows; }
   ACCRETE_HD int items(int sequences) const { return sequences * kv_heads * chunks(); }
+  // O [rows, D], m [rows], l [rows] of a part of an item, rows = min(G, 8); a multiple of 16 bytes.
+  ACCRETE_HD int partial_floats() const {
+    const int rows = group < kGroupRows ? group : kGroupRows;
+    return rows * head_size + (2 * rows + 3) / 4 * 4;
+  }
   size_t bytes() const;    // of device memory
 };
 
@@ -39,7 +44,7 @@ struct DecodePlan {
   int32_t* first_item = nullptr;  // [L, workers + 1] item in which a worker's range begins
   int32_t* range = nullptr;       // [L] cost units of a worker's range
   int32_t* arrived = nullptr;     // [items] workers that finished their part of an item; zero between launches
-  float* partial = nullptr;       // [workers, 2, min(G, 8), D + 2] O, m, l of a range's first and last item
+  float* partial = nullptr;       // [workers, 2, partial_floats] O, m, l of a range's first and last item
 };
 
 // Lays the plan out in `memory` of shape.bytes(), which must be zeroed once before the first step.

@@ -37,6 +37,7 @@ if(ACCRETE_CUDA)
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
     set(CMAKE_CUDA_STANDARD 20)
     find_package(CUDAToolkit REQUIRED)
+    find_package(NCCL 2.18)  # optional: without it groups of GPUs are staged through the host
     target_compile_definitions(accrete_options INTERFACE ACCRETE_CUDA=1)
   else()
     message(STATUS "accrete: no nvcc found, building for the CPU alone")

@@ -29,7 +29,7 @@ class DeviceGroup {
   virtual void all_gather(std::span<const std::byte> mine, std::span<std::byte> everyone, Stream& stream) = 0;
   // The same on rank `root` alone; elsewhere everyone is empty.
   virtual void gather(std::span<const std::byte> mine, std::span<std::byte> everyone, int root, Stream& stream) = 0;
-  // Everywhere what root has.
+  // Rank root's bytes to all, in place.
   virtual void broadcast(std::span<std::byte> bytes, int root, Stream& stream) = 0;
   // Messages, in order for each pair of ranks; both sides name the same size. The stream may wait for the other side, so a ring of ranks
   // that all send first can wait for ever (until the group's timeout).

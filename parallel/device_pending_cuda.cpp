@@ -17,28 +17,51 @@ PendingOperations::~PendingOperations() {
   for (void* event : spare_) cudaEventDestroy(static_cast<cudaEvent_t>(event));
 }
 
-void PendingOperations::add(DeviceOperation operation, Stream& stream, Clock::time_point now) {
-  if (spare_.empty()) {
-    cudaEvent_t made = nullptr;
-    ACCRETE_CUDA_CHECK(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
-    spare_.push_back(made);
+void* PendingOperations::take_event() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!spare_.empty()) {
+      void* event = spare_.back();
+      spare_.pop_back();
+      return event;
+    }
   }
-  void* event = spare_.back();
-  ACCRETE_CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream.cuda)));
-  spare_.pop_back();
-  if (waiting_.empty()) progress_ = now;
+  cudaEvent_t made = nullptr;
+  ACCRETE_CUDA_CHECK(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+  return made;
+}
+
+void PendingOperations::add(DeviceOperation operation, Stream& stream) {
+  void* event = take_event();
+  const cudaError_t recorded = cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream.cuda));
+  const std::lock_guard lock(mutex_);
+  if (recorded != cudaSuccess) spare_.push_back(event);
+  ACCRETE_CUDA_CHECK(recorded);
+  if (waiting_.empty()) progress_ = Clock::now();
   waiting_.push_back({std::move(operation), event});
 }
 
-void PendingOperations::retire(Clock::time_point now) {
-  while (!waiting_.empty()) {
-    const cudaError_t result = cudaEventQuery(static_cast<cudaEvent_t>(waiting_.front().event));
+void* PendingOperations::front_event() const {
+  const std::lock_guard lock(mutex_);
+  return waiting_.empty() ? nullptr : waiting_.front().event;
+}
+
+void PendingOperations::retire() {
+  while (void* event = front_event()) {  // stays the front: only this thread removes it
+    const cudaError_t result = cudaEventQuery(static_cast<cudaEvent_t>(event));
     if (result == cudaErrorNotReady) return;
     ACCRETE_CUDA_CHECK(result);
-    spare_.push_back(waiting_.front().event);
+    const std::lock_guard lock(mutex_);
+    spare_.push_back(event);
     waiting_.pop_front();
-    progress_ = now;
+    progress_ = Clock::now();
   }
+}
+
+std::optional<PendingOperations::Oldest> PendingOperations::oldest(Clock::time_point now) const {
+  const std::lock_guard lock(mutex_);
+  if (waiting_.empty()) return std::nullopt;
+  return Oldest{waiting_.front().operation, now - progress_};
 }
 
 }  // namespace accrete::parallel

@@ -1,9 +1,10 @@
 // NcclComm: one ncclComm_t that is never waited for without bound. Creation, settling after each call and the end all poll a non-blocking
-// communicator; whoever gives up calls abandon. Not thread-safe but for abandon, which its owner serialises. Builds with NCCL only.
+// communicator; whoever gives up calls abandon. Not thread-safe, its owner serialises the calls, but for stop_waiting. Builds with NCCL only.
 #pragma once
 
 #include <nccl.h>
 
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -24,6 +25,8 @@ class NcclComm {
   ncclComm_t get() const { return comm_; }
   // Waits until a call that gave `result` is under way on the device; what went wrong, if anything.
   std::optional<std::string> settle(ncclResult_t result);
+  // From any thread: settle, under way or later, returns at once.
+  void stop_waiting() { stopped_.store(true, std::memory_order_relaxed); }  // relaxed: it only ends a loop
   // What NCCL's threads have noticed since, e.g. a peer that closed its connection.
   std::optional<std::string> error() const;
   // ncclCommAbort on a thread of its own, at once for the kernels on the device; waits a second at most for the rest. Afterwards get() is
@@ -39,6 +42,7 @@ class NcclComm {
   ncclComm_t comm_ = nullptr;
   std::chrono::milliseconds timeout_;
   int device_ = 0;
+  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace accrete::parallel

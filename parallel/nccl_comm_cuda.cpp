@@ -47,14 +47,14 @@ NcclComm::NcclComm(Communicator& ranks, milliseconds timeout) : timeout_(timeout
 
 NcclComm::~NcclComm() {
   if (!comm_) return;
-  if (settled(ncclCommFinalize(comm_), kOrderlyEnd) == ncclSuccess) return finish(ncclCommDestroy, kOrderlyEnd);
-  abandon();
+  if (settled(ncclCommFinalize(comm_), kOrderlyEnd) == ncclSuccess) finish(ncclCommDestroy, kOrderlyEnd);
+  else abandon();
 }
 
 ncclResult_t NcclComm::settled(ncclResult_t result, milliseconds limit) const {
   const auto end = std::chrono::steady_clock::now() + limit;
   PoliteWait wait(kPatience);
-  while (result == ncclInProgress && comm_ && std::chrono::steady_clock::now() < end) {
+  while (result == ncclInProgress && comm_ && !stopped_.load(std::memory_order_relaxed) && std::chrono::steady_clock::now() < end) {
     if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) return ncclInternalError;
     if (result == ncclInProgress) wait.pause();
   }
@@ -69,6 +69,7 @@ std::optional<std::string> NcclComm::settle(ncclResult_t result) {
 }
 
 std::optional<std::string> NcclComm::error() const {
+  if (!comm_) return "is gone";
   ncclResult_t result = ncclSuccess;
   const ncclResult_t asked = ncclCommGetAsyncError(comm_, &result);
   if (asked != ncclSuccess) result = asked;

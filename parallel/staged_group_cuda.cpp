@@ -128,7 +128,7 @@ void StagedGroup::broadcast(std::span<std::byte> bytes, int root, Stream& stream
     if (rank() == root) fetch(bytes.data() + offset, count, stream);
     ranks_->broadcast({mine_.as<std::byte>(), count}, root);
     if (rank() != root) copy_to_device(bytes.data() + offset, mine_.data(), count, stream);
-    synchronize(stream);
+    synchronize(stream);  // mine_ is written again by the next piece
   });
 }
 

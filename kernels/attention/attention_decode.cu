@@ -241,7 +241,8 @@ __device__ void finish_part(const DecodeArgs& a, const Part& part, int item, int
 // Grid: a fixed number of blocks, so that a captured launch serves any lengths.
 template <int kSize>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, kBlocksPerMultiprocessor) decode_kernel(const DecodeArgs a) {
-  const int worker = blockIdx.x * kWarpsPerBlock + threadIdx.x / 32, range = *a.range;
+  // Neighbours lie in different blocks: when there is little to do, all multiprocessors have some of it.
+  const int worker = threadIdx.x / 32 * gridDim.x + blockIdx.x, range = *a.range;
   const int begin = worker * range, end = begin + range;
   for (int item = a.first_item[worker]; item < a.items; ++item) {
     const int base = a.prefix[item] + kItemOverhead;  // where its tiles begin

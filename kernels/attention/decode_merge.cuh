@@ -86,61 +86,65 @@ struct Merged {
   int rows;
 };
 
-template <int kSize>
+// kRows: rows of the layout at most. All loads of a part are issued before the first is used, so nothing in here depends on how many rows
+// there really are: those beyond are read again from the last one and not written.
+template <int kSize, int kRows>
 struct MergeLanes {
   static constexpr int kEach = kSize / 32;       // components of a row in a lane
   static constexpr int kMostRuns = 2;            // parts of a run are at most so many times 32
+  static constexpr int kAtOnce = kRows == 8 ? 2 : 4;  // parts whose loads are in flight
   struct alignas(kEach * 4) Vector { float value[kEach]; };
-  float sums[kGroupRows][kEach];
-  float factor[kGroupRows][kMostRuns];           // of part 32 r + lane
-  float top[kGroupRows], weight[kGroupRows];
+  float sums[kRows][kEach] = {};
+  float factor[kRows][kMostRuns];                // of part 32 r + lane
+  float top[kRows], weight[kRows];
 
   // Maxima and weights of all parts at once, a part a lane.
   __device__ void scales(const Partials& partials, const PartRun& run) {
     const int lane = threadIdx.x % 32;
+    float tops[kRows][kMostRuns], weights[kRows][kMostRuns];
 #pragma unroll
-    for (int g = 0; g < kGroupRows; ++g) {
-      if (g >= partials.rows) break;
-      float tops[kMostRuns], weights[kMostRuns];
-      top[g] = -FLT_MAX;
+    for (int r = 0; r < kMostRuns; ++r) {
+      const bool there = r * 32 + lane < run.count;
+      const float* from = partials.of_part(run[there ? r * 32 + lane : 0]) + partials.rows * kSize;
 #pragma unroll
-      for (int r = 0; r < kMostRuns; ++r) {
-        const bool there = r * 32 + lane < run.count;
-        const float* from = partials.of_part(run[there ? r * 32 + lane : 0]) + partials.rows * kSize + g;
-        tops[r] = there ? __ldcg(from) : -FLT_MAX;
-        weights[r] = there ? __ldcg(from + partials.rows) : 0.0f;
-        top[g] = fmaxf(top[g], tops[r]);
+      for (int g = 0; g < kRows; ++g) {
+        const int row = min(g, partials.rows - 1);
+        tops[g][r] = __ldcg(from + row);
+        weights[g][r] = __ldcg(from + partials.rows + row);
+        if (!there) tops[g][r] = -FLT_MAX, weights[g][r] = 0.0f;
       }
+    }
+#pragma unroll
+    for (int g = 0; g < kRows; ++g) {
+      top[g] = fmaxf(tops[g][0], tops[g][1]);
 #pragma unroll
       for (int offset = 16; offset > 0; offset /= 2) top[g] = fmaxf(top[g], __shfl_xor_sync(0xffffffffu, top[g], offset));
-      weight[g] = 0.0f;
 #pragma unroll
-      for (int r = 0; r < kMostRuns; ++r) {
-        factor[g][r] = exp2f(tops[r] - top[g]);
-        weight[g] += weights[r] * factor[g][r];
-      }
+      for (int r = 0; r < kMostRuns; ++r) factor[g][r] = exp2f(tops[g][r] - top[g]);
+      weight[g] = weights[g][0] * factor[g][0] + weights[g][1] * factor[g][1];
 #pragma unroll
       for (int offset = 16; offset > 0; offset /= 2) weight[g] += __shfl_xor_sync(0xffffffffu, weight[g], offset);
     }
   }
 
   __device__ void add(const Partials& partials, const PartRun& run) {
-    const int lane = threadIdx.x % 32;
+    for (int p = 0; p < run.count; p += kAtOnce) {
+      Vector vectors[kAtOnce][kRows];
 #pragma unroll
-    for (auto& row : sums) {
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float* from = partials.of_part(run[min(p + i, run.count - 1)]) + threadIdx.x % 32 * kEach;
 #pragma unroll
-      for (float& value : row) value = 0.0f;
-    }
-#pragma unroll 4
-    for (int p = 0; p < run.count; ++p) {
-      const float* from = partials.of_part(run[p]) + lane * kEach;
+        for (int g = 0; g < kRows; ++g) vectors[i][g] = load(from + min(g, partials.rows - 1) * kSize);
+      }
 #pragma unroll
-      for (int g = 0; g < kGroupRows; ++g) {
-        if (g >= partials.rows) break;
-        const float share = __shfl_sync(0xffffffffu, p < 32 ? factor[g][0] : factor[g][1], p % 32);
-        const Vector vector = load(from + g * kSize);
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (p + i >= run.count) break;
 #pragma unroll
-        for (int i = 0; i < kEach; ++i) sums[g][i] += share * vector.value[i];
+        for (int g = 0; g < kRows; ++g) {
+          const float share = __shfl_sync(0xffffffffu, p + i < 32 ? factor[g][0] : factor[g][1], (p + i) % 32);
+#pragma unroll
+          for (int e = 0; e < kEach; ++e) sums[g][e] += share * vectors[i][g].value[e];
+        }
       }
     }
   }
@@ -156,7 +160,7 @@ struct MergeLanes {
   __device__ void write_out(const Merged& merged) const {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int g = 0; g < kGroupRows; ++g) {
+    for (int g = 0; g < kRows; ++g) {
       if (g >= merged.rows) break;
       const float inverse = 1.0f / weight[g];
       struct alignas(kEach * 2) Packed { uint32_t pair[kEach / 2]; } packed;
@@ -169,7 +173,7 @@ struct MergeLanes {
   __device__ void write_part(float* to, int rows) const {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int g = 0; g < kGroupRows; ++g) {
+    for (int g = 0; g < kRows; ++g) {
       if (g >= rows) break;
 #pragma unroll
       for (int i = 0; i < kEach; ++i) to[g * kSize + lane * kEach + i] = sums[g][i];
@@ -180,14 +184,21 @@ struct MergeLanes {
 };
 
 // At most 64 parts. Not inlined: it runs once an item at most, and its registers are none of the loop's.
-template <int kSize>
-__device__ __noinline__ void merge_parts(const Partials& partials, const PartRun& run, const Merged& merged) {
-  MergeLanes<kSize> lanes;
+template <int kSize, int kRows>
+__device__ __noinline__ void merge_rows(const Partials partials, const PartRun run, const Merged merged) {
+  MergeLanes<kSize, kRows> lanes;
   lanes.scales(partials, run);
   lanes.add(partials, run);
   if (merged.out) return lanes.write_out(merged);
   __syncwarp();  // every lane has read the part that is written now
   lanes.write_part(partials.of_part(run.first), partials.rows);
+}
+
+template <int kSize>
+__device__ inline void merge_parts(const Partials& partials, const PartRun& run, const Merged& merged) {
+  if (partials.rows == 1) merge_rows<kSize, 1>(partials, run, merged);
+  else if (partials.rows <= 4) merge_rows<kSize, 4>(partials, run, merged);
+  else merge_rows<kSize, 8>(partials, run, merged);
 }
 
 }  // namespace accrete

@@ -17,7 +17,8 @@ inline constexpr int kTileSlots = 16;     // slots that a worker takes at a time
 inline constexpr int kGroupRows = 8;      // query heads that share a read of a head's slots; more are more items
 inline constexpr int kItemOverhead = 2;   // what an item costs beside its tiles, in tiles: start, write-out
 inline constexpr int kWorkersPerMultiprocessor = 12;  // warps that fit beside each other with a tile in registers each
-inline constexpr int kLeastTiles = 4;     // of a worker's range: shorter ones cost more in merging than they save
+// Of a worker's range at least, in tiles: shorter ones cost more in merging than they save, the more the more rows a part has.
+ACCRETE_HD constexpr int least_tiles(int group) { return group >= 4 ? 12 : 4; }
 inline constexpr int kGroupParts = 32;    // parts of an item that one warp merges; an item of more is merged group by group, then over groups
 
 struct DecodePlanShape {

@@ -105,6 +105,7 @@ Measured measure(OfflineEngine& engine, const DecodeFlags& flags, const std::vec
     for (size_t i = 0; i < prompts.size(); ++i) engine.cancel(i);
   });
   if (measured.steps.empty()) throw std::runtime_error(fmt::format("{} sequences never ran together: a smaller --batch-size", prompts.size()));
+  if (measured.after.running() == 0) throw std::runtime_error("the sequences ended before they could be looked at: a longer --output-len");
   return measured;
 }
 

@@ -21,9 +21,10 @@ struct Model {
   int window = 12;
   int page_slots = 16;
   int64_t pages = 4000;
+  int64_t max_pages = 40;
 };
 
-using Step = std::vector<std::pair<int32_t, int32_t>>;  // (row, tokens); decodes first
+using Step = std::vector<std::pair<int32_t, int32_t>>;  // (row, tokens); decodes first, padding, whose row is -1, last
 
 class CudaSteps : public testing::Test {
  protected:
@@ -32,13 +33,15 @@ class CudaSteps : public testing::Test {
   }
 };
 
+constexpr float kUnwritten = 776.0f;  // that bf16 holds
+
 double bf16_error(double x) { return std::abs(x) * 0x1p-8 + 1e-6; }  // rounding to bf16, with sums in another order before it
 
 class Rig {
  public:
   static constexpr int kRows = 6;
   explicit Rig(const Model& m)
-      : model(m), tables({2, kRows, m.kv_heads, m.head_size, 40, m.pages, m.page_slots, m.window, DType::f32}), gpu(tables), next(kRows, 0) {
+      : model(m), tables({2, kRows, m.kv_heads, m.head_size, m.max_pages, m.pages, m.page_slots, m.window, DType::f32}), gpu(tables), next(kRows, 0) {
     dmc.mode = m.mode;
     dmc.window = m.window;
     dmc.bf16_decision = true;
@@ -73,6 +76,8 @@ class Rig {
     std::vector<int32_t> row, begin{0}, position, sequence;
     std::vector<uint64_t> key;
     int64_t decodes = 0, most = 0;
+    int64_t sequences = 0;  // but for padding
+    int64_t tokens() const { return begin[sequences]; }
   };
   Batch make_batch(const Step& step);
   std::vector<float> random_qkv(int64_t tokens);
@@ -93,10 +98,11 @@ Rig::Batch Rig::make_batch(const Step& step) {
     b.row.push_back(row);
     b.key.push_back(1000 + row);
     for (int32_t i = 0; i < tokens; ++i) {
-      b.position.push_back(next[row]++);
+      b.position.push_back(row < 0 ? i : next[row]++);
       b.sequence.push_back(s);
     }
     b.begin.push_back(static_cast<int32_t>(b.position.size()));
+    if (row >= 0) ++b.sequences;
     const bool decode = tokens == 1 && b.position.back() > 0;
     if (decode && b.decodes == s) ++b.decodes;
     else b.most = std::max<int64_t>(b.most, tokens);
@@ -128,19 +134,19 @@ void Rig::run(const Step& step) {
   op.dmc = dmc;
   op.layer = kLayer;
   op.cache = tables.ref();
-  op.batch.row = View<const int32_t, 1>(b.row.data(), {B});
-  op.batch.token_begin = View<const int32_t, 1>(b.begin.data(), {B + 1});
-  op.batch.position = View<const int32_t, 1>(b.position.data(), {T});
-  op.batch.sequence_key = View<const uint64_t, 1>(b.key.data(), {B});
-  rope_angles_cpu({op.batch.position, View<const double, 1>(inv_freq.data(), {D / 2}), View<float, 2>(cos.data(), {T, D / 2}), View<float, 2>(sin.data(), {T, D / 2})},
+  op.batch.row = View<const int32_t, 1>(b.row.data(), {b.sequences});
+  op.batch.token_begin = View<const int32_t, 1>(b.begin.data(), {b.sequences + 1});
+  op.batch.position = View<const int32_t, 1>(b.position.data(), {b.tokens()});
+  op.batch.sequence_key = View<const uint64_t, 1>(b.key.data(), {b.sequences});
+  rope_angles_cpu({View<const int32_t, 1>(b.position.data(), {T}), View<const double, 1>(inv_freq.data(), {D / 2}), View<float, 2>(cos.data(), {T, D / 2}), View<float, 2>(sin.data(), {T, D / 2})},
                   cpu.stream());
-  op.qkv = View<float, 2>(qkv.data(), {T, W});
-  op.cos = View<const float, 2>(cos.data(), {T, D / 2});
-  op.sin = View<const float, 2>(sin.data(), {T, D / 2});
-  op.q = View<float, 3>(q.data(), {T, Q, D});
-  op.own_k = View<float, 3>(own_k.data(), {T, H, D});
-  op.own_v = View<float, 3>(own_v.data(), {T, H, D});
-  op.own_slot = View<int32_t, 2>(own_slot.data(), {T, H});
+  op.qkv = View<float, 2>(qkv.data(), {b.tokens(), W});
+  op.cos = View<const float, 2>(cos.data(), {b.tokens(), D / 2});
+  op.sin = View<const float, 2>(sin.data(), {b.tokens(), D / 2});
+  op.q = View<float, 3>(q.data(), {b.tokens(), Q, D});
+  op.own_k = View<float, 3>(own_k.data(), {b.tokens(), H, D});
+  op.own_v = View<float, 3>(own_v.data(), {b.tokens(), H, D});
+  op.own_slot = View<int32_t, 2>(own_slot.data(), {b.tokens(), H});
   dmc_update_cpu(op, cpu.stream());
 
   const auto on = [](const auto& values) { return CudaDevice::Memory<std::decay_t<decltype(values[0])>>(values); };
@@ -150,7 +156,7 @@ void Rig::run(const Step& step) {
   auto d_rates = on(rates);
   auto d_age = on(std::vector<int32_t>(T * H)), d_slot = on(std::vector<int32_t>(T * H, -5));
   auto d_qkv = on(narrow), d_q = on(std::vector<bf16>(T * Q * D)), d_k = on(std::vector<bf16>(T * H * D)), d_v = on(std::vector<bf16>(T * H * D)),
-       d_out = on(std::vector<bf16>(T * Q * D, bf16(777.0f)));
+       d_out = on(std::vector<bf16>(T * Q * D, bf16(kUnwritten)));
   op.cache = gpu.ref();
   op.batch = {View<const int32_t, 1>(d_row.data(), {B}), View<const int32_t, 1>(d_begin.data(), {B + 1}), View<const int32_t, 1>(d_position.data(), {T}),
               View<const uint64_t, 1>(d_key.data(), {B}), View<const int32_t, 1>(d_sequence.data(), {T}), b.decodes, b.most};
@@ -184,10 +190,10 @@ struct HeadSlots {
 };
 
 void Rig::check_update(const Batch& b) {
-  const int64_t H = model.kv_heads, D = model.head_size, first_own = b.decodes * H * D;
-  for (size_t i = 0; i < q.size(); ++i) ASSERT_NEAR(static_cast<float>(gpu_q[i]), q[i], bf16_error(q[i])) << "q " << i;
+  const int64_t H = model.kv_heads, D = model.head_size, first_own = b.decodes * H * D, tokens = b.tokens(), end_own = tokens * H * D;
+  for (int64_t i = 0; i < tokens * H * model.group * D; ++i) ASSERT_NEAR(static_cast<float>(gpu_q[i]), q[i], bf16_error(q[i])) << "q " << i;
   ASSERT_EQ(gpu_slot, own_slot);
-  for (size_t i = first_own; i < own_k.size(); ++i) {
+  for (int64_t i = first_own; i < end_own; ++i) {
     ASSERT_NEAR(static_cast<float>(gpu_k[i]), own_k[i], bf16_error(own_k[i]) + 1e-5) << "own_k " << i;
     ASSERT_NEAR(static_cast<float>(gpu_v[i]), own_v[i], bf16_error(own_v[i]) + 1e-5) << "own_v " << i;
   }
@@ -208,13 +214,16 @@ void Rig::check_update(const Batch& b) {
   }
 }
 
+// To the next token that is checked: of long prompts the first and last ones and some between, at places of any remainder.
+int32_t checked_step(int32_t token, int32_t tokens) { return token < 200 || token > tokens - 150 ? 1 : 37; }
+
 // out = softmax(q K) V in float64. Weights are rounded to bf16 before they meet the values, and the result once more; the rest is fp32.
 void Rig::check_attention(const Batch& b) {
   const int64_t H = model.kv_heads, D = model.head_size, G = model.group;
   const auto pages = gpu.pages();
   const auto ids = gpu.page_rows();
-  for (size_t s = 0; s < b.row.size(); ++s) {
-    for (int32_t t = b.begin[s]; t < b.begin[s + 1]; ++t) {
+  for (int64_t s = 0; s < b.sequences; ++s) {
+    for (int32_t t = b.begin[s]; t < b.begin[s + 1]; t += checked_step(t - b.begin[s], b.begin[s + 1] - b.begin[s])) {
       const bool decode = static_cast<int64_t>(s) < b.decodes;
       for (int64_t h = 0; h < H; ++h) {
         const int64_t head = (kLayer * kRows + b.row[s]) * H + h, closed = gpu_slot[t * H + h] + (decode ? 1 : 0);
@@ -246,6 +255,7 @@ void Rig::check_attention(const Batch& b) {
       }
     }
   }
+  for (size_t i = b.tokens() * H * G * D; i < gpu_out.size(); ++i) ASSERT_EQ(static_cast<float>(gpu_out[i]), kUnwritten) << "padding " << i;
 }
 
 // Prompts of many lengths together, chunks, decodes beside a chunk, decodes alone.
@@ -254,7 +264,7 @@ void run_steps(const Model& model) {
   rig.run({{0, 37}, {1, 1}, {2, 300}});
   rig.run({{0, 1}, {2, 5}, {3, 129}});
   for (int i = 0; i < 4; ++i) rig.run({{0, 1}, {1, 1}, {2, 1}, {3, 1}});
-  rig.run({{1, 1}, {3, 1}, {0, 20}, {5, 260}});
+  rig.run({{1, 1}, {3, 1}, {0, 20}, {5, 260}, {-1, 70}});
   for (int i = 0; i < 20; ++i) rig.run({{5, 1}, {0, 1}, {2, 1}});
   EXPECT_FALSE(rig.gpu.exhausted());
 }
@@ -267,6 +277,34 @@ TEST_F(CudaSteps, LearnedWithoutWindow) { run_steps({2, 2, 128, DmcMode::learned
 TEST_F(CudaSteps, Synthetic) { run_steps({4, 4, 128, DmcMode::synthetic}); }
 TEST_F(CudaSteps, PlainLlama) { run_steps({2, 4, 128, DmcMode::off}); }
 TEST_F(CudaSteps, PagesOf64Slots) { run_steps({2, 2, 64, DmcMode::learned, 12, 64}); }
+
+// A long prompt beside short ones, then chunk after chunk behind it.
+void run_long(Model model, int32_t tokens) {
+  model.pages = model.kv_heads * (2 * (tokens + 1600) / model.page_slots) + 100;
+  model.max_pages = 2 * tokens / model.page_slots + 2;
+  Rig rig(model);
+  rig.run({{0, 7}, {1, tokens}, {2, 130}});
+  rig.run({{2, 1}, {1, 1}, {0, 127}});
+  rig.run({{0, 64}, {1, 129}, {3, 1}});
+  rig.run({{1, 513}, {3, 200}});
+  EXPECT_FALSE(rig.gpu.exhausted());
+}
+
+TEST_F(CudaSteps, LongLearned128) { run_long({2, 1, 128, DmcMode::learned}, 4500); }
+TEST_F(CudaSteps, LongLearnedGroups8PagesOf32) { run_long({1, 8, 128, DmcMode::learned, 12, 32}, 1700); }
+TEST_F(CudaSteps, LongLearned64Groups3) { run_long({2, 3, 64, DmcMode::learned}, 2100); }
+TEST_F(CudaSteps, LongLearned64PagesOf64) { run_long({2, 1, 64, DmcMode::learned, 12, 64}, 4100); }
+TEST_F(CudaSteps, LongPlain128PagesOf64) { run_long({1, 2, 128, DmcMode::off, 12, 64}, 1600); }
+TEST_F(CudaSteps, LongPlainGroups16) { run_long({1, 16, 128, DmcMode::off}, 500); }
+TEST_F(CudaSteps, LongSynthetic64PagesOf32) { run_long({3, 2, 64, DmcMode::synthetic, 12, 32}, 3000); }
+
+// More (sequence, KV head) pairs than prompt attention sorts by length, and a group that does not divide its rows.
+TEST_F(CudaSteps, ManyHeads) {
+  Rig rig({50, 5, 64, DmcMode::synthetic, 12, 16, 8000});
+  rig.run({{0, 30}, {1, 41}, {2, 55}, {3, 1}, {4, 2}, {5, 17}});
+  rig.run({{3, 1}, {0, 29}, {1, 3}, {2, 2}, {4, 90}, {5, 1}});
+  EXPECT_FALSE(rig.gpu.exhausted());
+}
 
 // A pool that runs dry is flagged, and every page is still owned once or free.
 TEST_F(CudaSteps, PoolRunsDry) {

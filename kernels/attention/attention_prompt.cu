@@ -28,7 +28,9 @@ __global__ void __launch_bounds__(kPromptThreads, 1) prompt_kernel(const __grid_
   const int warpgroup = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / (32 * kGroupWarps), 0);
   if (warpgroup == 0) {
     give_registers<kCopyRegisters>();
-    if (threadIdx.x < 32) PromptCopies<kSize>(a, shared).run();
+    const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 32, 0);
+    if (warp == 0) PromptCopies<kSize>(a, shared).run();
+    if (warp == 1) PromptClaims<kSize>(a, shared).run();
   } else {
     take_registers<kComputeRegisters>();
     PromptConsumer<kSize>(a, shared, warpgroup - 1).run();
@@ -61,10 +63,11 @@ PromptArgs prompt_args(const Attention& op) {
   PromptArgs a{};
   a.kv_heads = static_cast<int>(op.own_k.shape[1]);
   a.group = static_cast<int>(op.q.shape[1] / op.own_k.shape[1]);
-  CHECK(a.group <= kRows, a.group);
-  a.item_tokens = kRows / a.group;
+  CHECK(a.group <= kPartRows, a.group);
+  a.part_tokens = kPartRows / a.group;
+  a.item_tokens = kRowGroups * a.part_tokens;
   a.pages = pages_map(op.cache.pages);
-  a.q = rows_map(op.q, a.group, a.item_tokens);
+  a.q = rows_map(op.q, a.group, a.part_tokens);
   a.own_k = rows_map(op.own_k, 1, a.item_tokens);
   a.own_v = rows_map(op.own_v, 1, a.item_tokens);
   a.row = op.batch.row.data;

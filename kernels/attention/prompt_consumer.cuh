@@ -15,13 +15,13 @@ class PromptConsumer {
 
   // `group`: 0 or 1, of the warpgroup; the same in all lanes.
   __device__ __forceinline__ PromptConsumer(const PromptArgs& args, Shared& shared, int group)
-      : a_(args), s_(shared), group_(group), places_(args, group * kGroupWarps + static_cast<int>(threadIdx.x) / 32 % kGroupWarps, kSize) {}
+      : a_(args), s_(shared), group_(group), places_(args, group, static_cast<int>(threadIdx.x) / 32 % kGroupWarps, kSize) {}
 
   __device__ __forceinline__ void run() {
     if (group_ == 1) pass_turn();
     for (uint32_t parity = 0;; parity ^= 1) {
-      wait_phase(&s_.q_full, parity);
-      const Item item = s_.item;
+      wait_phase(&s_.q_full[group_], parity);
+      const Item item = s_.item[group_];
       if (item.tokens == 0) break;
       attend(item);
     }
@@ -29,30 +29,19 @@ class PromptConsumer {
   }
 
  private:
+  // Tiles from the last to the first.
   __device__ __forceinline__ void attend(const Item& item) {
     PromptRows<kSize> rows;
-    load_limits(rows, places_, a_, item);
-    wait_phase(&s_.k_full[k_.stage], k_.parity);
-    start_from_own(rows, places_, {shared_address(s_.q), keys()}, a_.scale);
-    release(&s_.k_empty[k_.stage]);
-    k_.advance();
-    wait_phase(&s_.v_full[v_.stage], v_.parity);
-    load_own_values(rows, places_, values());
-    release(&s_.v_empty[v_.stage]);
-    v_.advance();
-    if (item.slots > 0) add_tiles(rows, item);
-    else release(&s_.q_empty);
-    store_rows(rows, places_, a_, item);
-  }
-
-  // From the last tile to the first.
-  __device__ __forceinline__ void add_tiles(PromptRows<kSize>& rows, const Item& item) {
     Scores scores;
     Weights weights;
     float factor[2];
     int first = (item.tiles() - 1) * kTile;
+    load_limits(rows, places_, a_, item);
+    const RingPlace<Shared::kStages> own = k_;
+    k_.advance();
     wait_phase(&s_.k_full[k_.stage], k_.parity);
     start_scores<kSize>(scores, queries(), keys());
+    start_from_own(rows, own);
     wgmma_wait<0>();
     pin_registers(scores);
     release_keys(first);
@@ -85,6 +74,17 @@ class PromptConsumer {
     wait_phase(&s_.v_full[v_.stage], v_.parity);
     start_values(rows, weights, values());
     finish_values(rows, weights);
+    store_rows(rows, places_, a_, item);
+  }
+
+  __device__ __forceinline__ void start_from_own(PromptRows<kSize>& rows, const RingPlace<Shared::kStages>& own) {
+    wait_phase(&s_.k_full[own.stage], own.parity);
+    score_own(rows, places_, {shared_address(s_.q), shared_address(s_.k[own.stage])}, a_.scale);
+    release(&s_.k_empty[own.stage]);
+    wait_phase(&s_.v_full[v_.stage], v_.parity);
+    load_own_values(rows, places_, values());
+    release(&s_.v_empty[v_.stage]);
+    v_.advance();
   }
 
   __device__ __forceinline__ void finish_values(PromptRows<kSize>& rows, Weights& weights) {
@@ -97,9 +97,9 @@ class PromptConsumer {
   __device__ __forceinline__ void release_keys(int first) {
     release(&s_.k_empty[k_.stage]);
     k_.advance();
-    if (first == 0) release(&s_.q_empty);
+    if (first == 0) release(&s_.q_empty[group_]);
   }
-  __device__ __forceinline__ uint32_t queries() const { return shared_address(s_.q) + group_ * (kRowsHalf / kRowGroups); }
+  __device__ __forceinline__ uint32_t queries() const { return shared_address(s_.q) + group_ * kPartBytes; }
   __device__ __forceinline__ uint32_t keys() const { return shared_address(s_.k[k_.stage]); }
   __device__ __forceinline__ uint32_t values() const { return shared_address(s_.v[v_.stage]); }
 

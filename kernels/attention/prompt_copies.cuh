@@ -1,5 +1,6 @@
-// The copying side of prompt attention: one warp brings an item's queries, its tokens' own entries and the tiles of slots that they see
-// into shared memory, as far ahead of the computing warpgroups as there is room.
+// The side of prompt attention that moves data: one warp claims items and has the level-two cache fetch what they begin with, another brings
+// an item's queries, its tokens' own entries and the tiles of slots that they see into shared memory. Both are as far ahead of the computing
+// warpgroups as there is room.
 #pragma once
 
 #include "kernels/async_copy.cuh"
@@ -16,8 +17,9 @@ struct TileLayout {
   static constexpr int kEightSlots = kHalves * kBlockBytes;
   static constexpr int kBytes = kTile / 8 * kEightSlots;
 };
-// Queries and own entries: all rows of the first 64 elements, then of the next.
+// Queries and own entries: all rows of the first 64 elements, then of the next. Queries of a warpgroup begin at its first row.
 constexpr int kRowsHalf = kRows * 128;
+constexpr int kPartBytes = kRowsHalf / kRowGroups;
 
 template <int kSize>
 struct PromptShared {
@@ -27,16 +29,22 @@ struct PromptShared {
   alignas(1024) uint8_t q[kTileBytes];
   alignas(1024) uint8_t k[kStages][kTileBytes];
   alignas(1024) uint8_t v[kStages][kTileBytes];
-  uint64_t q_full, q_empty;
+  uint64_t next_full, next_empty;
+  uint64_t q_full[kRowGroups], q_empty[kRowGroups];
   uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
-  Item item;  // whose queries are in q
+  Item next;              // claimed, not yet copied
+  Item item[kRowGroups];  // whose queries each warpgroup has in q
   UnitOrder order;
   float unread;  // hold_wait's
 
   __device__ void init_barriers() {
     constexpr int kReaders = kGroupWarps * kRowGroups;
-    init_barrier(&q_full, 1);
-    init_barrier(&q_empty, kReaders);
+    init_barrier(&next_full, 1);
+    init_barrier(&next_empty, 1);
+    for (int i = 0; i < kRowGroups; ++i) {
+      init_barrier(&q_full[i], 1);
+      init_barrier(&q_empty[i], kGroupWarps);
+    }
     for (int i = 0; i < kStages; ++i) {
       init_barrier(&k_full[i], 1);
       init_barrier(&k_empty[i], kReaders);
@@ -59,35 +67,40 @@ struct RingPlace {
   }
 };
 
-// All lanes of one warp call its functions.
+// Where the rows of a token begin in a map of rows: `head` counts heads of D elements.
 template <int kSize>
-class PromptCopies {
+__device__ inline int4 box_of_rows(int head, int half, int token) {
+  return {0, 0, head * (kSize / 64) + half, token};
+}
+
+// All lanes of one warp run it.
+template <int kSize>
+class PromptClaims {
  public:
   using Shared = PromptShared<kSize>;
-  static constexpr int kHalves = kSize / 64;
-
-  __device__ PromptCopies(const PromptArgs& args, Shared& shared) : a_(args), s_(shared), queue_(args, shared.order, 4 * kSize), lane_(threadIdx.x % 32) {}
+  __device__ PromptClaims(const PromptArgs& args, Shared& shared) : a_(args), s_(shared), queue_(args, shared.order, 4 * kSize), lane_(threadIdx.x % 32) {}
 
   __device__ void run() {
-    for (int number = blockIdx.x;;) {
+    int number = blockIdx.x;
+    for (uint32_t parity = 1;; parity ^= 1) {
       const Item item = queue_.find(number);
-      wait_phase(&s_.q_empty, q_parity_ ^ 1);
-      q_parity_ ^= 1;
-      if (lane_ == 0) s_.item = item;
+      fetch(item);
+      wait_phase(&s_.next_empty, parity);
+      if (lane_ == 0) {
+        s_.next = item;
+        arrive(&s_.next_full);
+      }
       if (item.tokens == 0) break;
-      copy_rows(item);
-      number = copy_tiles(item);
+      number = claim();
     }
-    if (lane_ == 0) arrive(&s_.q_full);
     leave();
   }
 
  private:
-  // Items beyond each block's first are claimed; late, so that what is left goes to who is free.
   __device__ int claim() {
     int number = 0;
     if (lane_ == 0) number = static_cast<int>(gridDim.x + atomicAdd(&a_.claims[0], 1u));
-    return number;
+    return __shfl_sync(kAllLanes, number, 0);
   }
   // The last block to find none left leaves the counters as they were.
   __device__ void leave() {
@@ -95,52 +108,99 @@ class PromptCopies {
     __threadfence();
     if (atomicInc(&a_.claims[1], gridDim.x - 1) == gridDim.x - 1) a_.claims[0] = 0;
   }
+  __device__ void fetch(const Item& item) {
+    if (item.tokens == 0) return;
+    constexpr int kHalves = kSize / 64;
+    const int half = lane_ % kHalves, part = lane_ / kHalves;
+    if (part < kRowGroups) prefetch_box(a_.q, box_of_rows<kSize>(item.head * a_.group, half, item.token + part * a_.part_tokens));
+    else if (part == kRowGroups) prefetch_box(a_.own_k, box_of_rows<kSize>(item.head, half, item.token));
+    else if (part == kRowGroups + 1) prefetch_box(a_.own_v, box_of_rows<kSize>(item.head, half, item.token));
+    if (lane_ == 31) prefetch_line(a_.page_rows + static_cast<int64_t>(item.table) * a_.max_pages + (item.tiles() - 1) * kTile / a_.page_slots);
+  }
 
-  // Queries, and own entries in the place of a tile.
-  __device__ void copy_rows(const Item& item) {
-    const int tokens = a_.item_tokens, own_bytes = tokens * kSize * 2;
-    const int half = lane_ % kHalves;
-    if (lane_ == 0) arrive_expecting(&s_.q_full, own_bytes * a_.group);
-    if (lane_ < kHalves) copy_box(s_.q + half * kRowsHalf, a_.q, &s_.q_full, {0, 0, item.head * a_.group * kHalves + half, item.token});
-    const int4 at{0, 0, item.head * kHalves + half, item.token};
+  const PromptArgs& a_;
+  Shared& s_;
+  ItemQueue queue_;
+  int lane_;
+};
+
+// All lanes of one warp run it.
+template <int kSize>
+class PromptCopies {
+ public:
+  using Shared = PromptShared<kSize>;
+  static constexpr int kHalves = kSize / 64;
+
+  __device__ PromptCopies(const PromptArgs& args, Shared& shared) : a_(args), s_(shared), lane_(threadIdx.x % 32) {}
+
+  __device__ void run() {
+    for (;; parity_ ^= 1) {
+      wait_phase(&s_.next_full, parity_);
+      const Item item = s_.next;
+      __syncwarp();
+      if (lane_ == 0) arrive(&s_.next_empty);
+      if (item.tokens == 0) break;
+      copy_own(item);
+      copy_tiles(item);
+    }
+    for (int i = 0; i < kRowGroups; ++i) hand_over({}, i, 0);
+  }
+
+ private:
+  // In the place of a tile.
+  __device__ void copy_own(const Item& item) {
+    const int bytes = a_.item_tokens * kSize * 2, half = lane_;
     wait_phase(&s_.k_empty[k_.stage], k_.parity ^ 1);
-    if (lane_ == 0) arrive_expecting(&s_.k_full[k_.stage], own_bytes);
-    if (lane_ < kHalves) copy_box(s_.k[k_.stage] + half * kRowsHalf, a_.own_k, &s_.k_full[k_.stage], at);
+    if (lane_ == 0) arrive_expecting(&s_.k_full[k_.stage], bytes);
+    if (half < kHalves) copy_box(s_.k[k_.stage] + half * kRowsHalf, a_.own_k, &s_.k_full[k_.stage], box_of_rows<kSize>(item.head, half, item.token));
     k_.advance();
     wait_phase(&s_.v_empty[v_.stage], v_.parity ^ 1);
-    if (lane_ == 0) arrive_expecting(&s_.v_full[v_.stage], own_bytes);
-    if (lane_ < kHalves) copy_box(s_.v[v_.stage] + half * kRowsHalf, a_.own_v, &s_.v_full[v_.stage], at);
+    if (lane_ == 0) arrive_expecting(&s_.v_full[v_.stage], bytes);
+    if (half < kHalves) copy_box(s_.v[v_.stage] + half * kRowsHalf, a_.own_v, &s_.v_full[v_.stage], box_of_rows<kSize>(item.head, half, item.token));
     v_.advance();
   }
 
-  // From the last tile to the first, values one behind the keys, as they are read. The number of the block's next item.
-  __device__ int copy_tiles(const Item& item) {
-    const int tiles = item.tiles();
-    int number = 0, page = page_of(item, tiles - 1), blocks = 0;
-    if (tiles < 2) number = claim();
-    for (int tile = tiles - 1; tile >= 0; --tile) {
-      if (tile == 1) number = claim();
-      const int below = page_of(item, tile - 1);
-      const int values = blocks;
-      blocks = block_of(item, tile, page);
-      page = below;
-      copy_keys(blocks);
-      if (tile < tiles - 1) copy_values(values);
+  // Each warpgroup gets the item when it is through with the queries of the one before.
+  __device__ void copy_queries(const Item& item) {
+    const int bytes = a_.part_tokens * a_.group * kSize * 2, half = lane_;
+    for (int i = 0; i < kRowGroups; ++i) {
+      hand_over(item, i, bytes);
+      if (half >= kHalves) continue;
+      copy_box(s_.q + half * kRowsHalf + i * kPartBytes, a_.q, &s_.q_full[i], box_of_rows<kSize>(item.head * a_.group, half, item.token + i * a_.part_tokens));
     }
-    if (tiles > 0) copy_values(blocks);
-    return __shfl_sync(kAllLanes, number, 0);
+  }
+  __device__ void hand_over(const Item& item, int part, int bytes) {
+    wait_phase(&s_.q_empty[part], parity_ ^ 1);
+    if (lane_ != 0) return;
+    s_.item[part] = item;
+    arrive_expecting(&s_.q_full[part], bytes);
+  }
+
+  // From the last tile to the first, values one behind the keys, as they are read.
+  __device__ void copy_tiles(const Item& item) {
+    const int tiles = item.tiles();
+    int page = page_of(item, tiles - 1), block = 0;
+    for (int tile = tiles - 1; tile >= 0; --tile) {
+      const int below = page_of(item, tile - 1), before = block;
+      block = block_of(item, tile, page);
+      page = below;
+      copy_keys(block);
+      if (tile == tiles - 1) copy_queries(item);
+      else copy_values(before);
+    }
+    copy_values(block);
   }
 
   // Lane i < kTile / kBoxSlots has the i-th box of a tile. Its page:
   __device__ int page_of(const Item& item, int tile) const {
     const int slot = tile * kTile + lane_ * kBoxSlots;
-    if (tile < 0 || lane_ >= kTile / kBoxSlots || slot >= item.held) return 0;
+    if (tile < 0 || lane_ >= kTile / kBoxSlots || slot >= item.slots) return 0;
     return a_.page_rows[static_cast<int64_t>(item.table) * a_.max_pages + slot / a_.page_slots];
   }
-  // And its keys' first block of eight; past the end of the pages, where copies find zeros, for slots that the head does not have.
+  // And its keys' first block of eight; past the end of the pages, where copies find zeros, for slots that nobody sees.
   __device__ int block_of(const Item& item, int tile, int page) const {
     const int slot = tile * kTile + lane_ * kBoxSlots;
-    if (slot >= item.held) return a_.page_blocks;
+    if (slot >= item.slots) return a_.page_blocks;
     return (max(page, 0) * 2 * a_.page_slots + slot % a_.page_slots) / 8;
   }
 
@@ -161,9 +221,8 @@ class PromptCopies {
 
   const PromptArgs& a_;
   Shared& s_;
-  ItemQueue queue_;
   int lane_;
-  uint32_t q_parity_ = 0;
+  uint32_t parity_ = 0;  // of the item
   RingPlace<Shared::kStages> k_, v_;
 };
 

@@ -16,8 +16,9 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarpRows = 16;
 constexpr int kGroupWarps = 4;     // of a warpgroup
 constexpr int kRowGroups = 2;      // warpgroups that compute
-constexpr int kRows = kWarpRows * kGroupWarps * kRowGroups;
-constexpr int kPromptThreads = 32 * kGroupWarps * (1 + kRowGroups);  // a warpgroup more, of which one warp copies
+constexpr int kPartRows = kWarpRows * kGroupWarps;
+constexpr int kRows = kPartRows * kRowGroups;
+constexpr int kPromptThreads = 32 * kGroupWarps * (1 + kRowGroups);  // a warpgroup more, of which one warp claims items and one copies
 constexpr int kTile = 128;         // slots
 constexpr int kBoxSlots = 16;      // that one copy brings; pages are multiples of it
 constexpr int kSortedUnits = 256;  // of more units, there are so many items that their order hardly matters
@@ -26,7 +27,7 @@ constexpr int64_t kCachedBytes = 32 << 20;  // slots of a group
 
 struct PromptArgs {
   CUtensorMap pages;          // [2 N S / 8, D / 64, 8, 64], boxes of kBoxSlots slots of D
-  CUtensorMap q;              // [T, Hq D / 64, G, 64], boxes of an item's tokens, all queries of the group
+  CUtensorMap q;              // [T, Hq D / 64, G, 64], boxes of a warpgroup's tokens, all queries of the group
   CUtensorMap own_k, own_v;   // [T, Hkv D / 64, 1, 64], boxes of an item's tokens
   const int32_t* row;         // [B_step]
   const int32_t* begin;       // [B_step + 1]
@@ -42,7 +43,8 @@ struct PromptArgs {
   int page_blocks;            // of eight slots: 2 N S / 8
   int kv_heads;
   int group;                  // G
-  int item_tokens;            // kRows / G
+  int part_tokens;            // of an item that a warpgroup takes: as many as fit its rows with G each
+  int item_tokens;
   float scale;                // log2(e) / sqrt(D)
   __device__ int units() const { return sequences * kv_heads; }
 };
@@ -54,7 +56,8 @@ struct Item {
   int32_t table;   // (cache row, head) in the tables
   int32_t slots;   // that the last token sees, closed ones below its own; the others of the item see no more
   int32_t held;    // slots of the head
-  __device__ int tiles() const { return (slots + kTile - 1) / kTile; }
+  // At least one, which then is masked.
+  __device__ int tiles() const { return max((slots + kTile - 1) / kTile, 1); }
 };
 
 // Units by their slots, most first, in shared memory. All threads of the block, a barrier behind it.

@@ -33,14 +33,15 @@ struct RowPlaces {
   int offset[2];  // tokens of the lane's rows; beyond any item for rows that never are there
   int out[2];     // where they are in `out` from the item's first row
 
-  __device__ RowPlaces(const PromptArgs& a, int warp, int size) {
-    const int lane = threadIdx.x % 32;
-    row = warp * kWarpRows + lane % 16;
-    own = min(row / a.group, a.item_tokens - 1);
+  // `part`: the warpgroup, `warp` of it.
+  __device__ RowPlaces(const PromptArgs& a, int part, int warp, int size) {
+    const int lane = threadIdx.x % 32, first = part * a.part_tokens, local = warp * kWarpRows + lane % 16;
+    row = part * kPartRows + local;
+    own = first + min(local / a.group, a.part_tokens - 1);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int mine = warp * kWarpRows + lane / 4 + 8 * i, token = mine / a.group;
-      offset[i] = token < a.item_tokens ? token : kRows;
+      const int mine = warp * kWarpRows + lane / 4 + 8 * i, token = first + mine / a.group;
+      offset[i] = mine / a.group < a.part_tokens ? token : kRows;
       out[i] = (token * a.kv_heads * a.group + mine % a.group) * size;
     }
   }
@@ -80,7 +81,7 @@ struct OwnOperands {
 
 // The softmax starts from the rows' own entries: score, weight 1, value.
 template <int kSize>
-__device__ __forceinline__ void start_from_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
+__device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
   float dot[2] = {};
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
@@ -142,12 +143,12 @@ __device__ __forceinline__ void start_values(PromptRows<kSize>& rows, const Weig
 template <int kSize>
 __device__ __forceinline__ void mask_scores(Scores& scores, const PromptRows<kSize>& rows, int first) {
   if (first + kTile <= rows.least) return;
-  const int column = first + threadIdx.x % 4 * 2;
+  const int column = first + static_cast<int>(threadIdx.x % 4) * 2, seen[2] = {rows.limit[0] - column, rows.limit[1] - column};
 #pragma unroll
   for (int n = 0; n < kTile / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (column + n * 8 + i % 2 >= rows.limit[i / 2]) scores[n][i] = kLowestScore;
+      if (n * 8 + i % 2 >= seen[i / 2]) scores[n][i] = kLowestScore;
     }
   }
 }
@@ -206,6 +207,10 @@ __device__ __forceinline__ void gather_quad(uint32_t (&words)[4]) {
   }
 }
 
+__device__ __forceinline__ void store_16(void* to, const uint32_t (&words)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
+}
+
 template <int kSize>
 __device__ __forceinline__ void store_rows(PromptRows<kSize>& rows, const RowPlaces& places, const PromptArgs& a, const Item& item) {
   bf16* out = a.out + (static_cast<int64_t>(item.token) * a.kv_heads + item.head) * a.group * kSize + threadIdx.x % 4 * 8;
@@ -219,7 +224,7 @@ __device__ __forceinline__ void store_rows(PromptRows<kSize>& rows, const RowPla
 #pragma unroll
       for (int j = 0; j < 4; ++j) words[j] = pack_bf16(rows.out[d + j][2 * i] * inverse, rows.out[d + j][2 * i + 1] * inverse);
       gather_quad(words);
-      if (there) *reinterpret_cast<uint4*>(out + places.out[i] + d * 8) = make_uint4(words[0], words[1], words[2], words[3]);
+      if (there) store_16(out + places.out[i] + d * 8, words);
     }
   }
 }

@@ -39,11 +39,6 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap& map, uint6
                "l"(&map), "r"(shared_address(barrier)), "r"(at.x), "r"(at.y), "r"(at.z), "r"(at.w)
                : "memory");
 }
-// The same into the level-two cache, nobody is told.
-__device__ __forceinline__ void prefetch_box(const CUtensorMap& map, int4 at) {
-  asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global [%0, {%1, %2, %3, %4}];" ::"l"(&map), "r"(at.x), "r"(at.y), "r"(at.z), "r"(at.w) : "memory");
-}
-__device__ __forceinline__ void prefetch_line(const void* global) { asm volatile("prefetch.global.L1 [%0];" ::"l"(global)); }
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
 
 // Makes this thread's earlier stores to shared memory visible to copies and products in the background, which others start after a barrier.

@@ -19,35 +19,65 @@ class PromptConsumer {
 
   __device__ __forceinline__ void run() {
     if (group_ == 1) pass_turn();
-    for (uint32_t parity = 0;; parity ^= 1) {
-      wait_phase(&s_.q_full[group_], parity);
-      const Item item = s_.item[group_];
-      if (item.tokens == 0) break;
-      attend(item);
-    }
+    Item item = take_item();
+    if (item.tokens > 0) attend_all(item);
     if (group_ == 0) wait_turn();  // as many waits as passes
   }
 
  private:
-  // Tiles from the last to the first.
-  __device__ __forceinline__ void attend(const Item& item) {
-    PromptRows<kSize> rows;
+  __device__ __forceinline__ void attend_all(Item item) {
     Scores scores;
+    PromptRows<kSize> rows;
+    begin(scores);
+#pragma unroll 1
+    for (;;) {
+      attend(rows, scores, item);
+      const Item next = take_item();
+      if (next.tokens == 0) break;
+      begin(scores);
+      store_rows(rows, places_, a_, item);
+      item = next;
+    }
+    store_rows(rows, places_, a_, item);
+  }
+
+  __device__ __forceinline__ Item take_item() {
+    wait_phase(&s_.q_full[group_], parity_);
+    parity_ ^= 1;
+    return s_.item[group_];
+  }
+
+  // The first products of an item, of its last tile, run while the rows of the item before are stored.
+  __device__ __forceinline__ void begin(Scores& scores) {
+    own_ = k_;
+    k_.advance();
+    wait_phase(&s_.k_full[k_.stage], k_.parity);
+    start_scores<kSize>(scores, queries(), keys());
+  }
+
+  // Tiles from the last to the first, whose scores are under way.
+  __device__ __forceinline__ void attend(PromptRows<kSize>& rows, Scores& scores, const Item& item) {
     Weights weights;
     float factor[2];
     int first = (item.tiles() - 1) * kTile;
     load_limits(rows, places_, a_, item);
-    const RingPlace<Shared::kStages> own = k_;
-    k_.advance();
-    wait_phase(&s_.k_full[k_.stage], k_.parity);
-    start_scores<kSize>(scores, queries(), keys());
-    start_from_own(rows, own);
+    start_from_own(rows);
     wgmma_wait<0>();
     pin_registers(scores);
     release_keys(first);
-    mask_scores(scores, rows, first);
-    weigh_scores(scores, rows, factor, a_.scale);
-    pin_registers(scores);
+    if (item.slots - first <= kTile / 2) {
+      auto& seen = reinterpret_cast<ScoresOf<kTile / 2>&>(scores);
+      mask_scores(seen, rows, first);
+      weigh_scores(seen, rows, factor, a_.scale);
+#pragma unroll
+      for (int n = kTile / 16; n < kTile / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
+      }
+    } else {
+      mask_scores(scores, rows, first);
+      weigh_scores(scores, rows, factor, a_.scale);
+    }
     round_weights(weights, scores);
     pin_registers(weights);
     scale_out(rows, factor);
@@ -74,13 +104,12 @@ class PromptConsumer {
     wait_phase(&s_.v_full[v_.stage], v_.parity);
     start_values(rows, weights, values());
     finish_values(rows, weights);
-    store_rows(rows, places_, a_, item);
   }
 
-  __device__ __forceinline__ void start_from_own(PromptRows<kSize>& rows, const RingPlace<Shared::kStages>& own) {
-    wait_phase(&s_.k_full[own.stage], own.parity);
-    score_own(rows, places_, {shared_address(s_.q), shared_address(s_.k[own.stage])}, a_.scale);
-    release(&s_.k_empty[own.stage]);
+  __device__ __forceinline__ void start_from_own(PromptRows<kSize>& rows) {
+    wait_phase(&s_.k_full[own_.stage], own_.parity);
+    score_own(rows, places_, {shared_address(s_.q), shared_address(s_.k[own_.stage])}, a_.scale);
+    release(&s_.k_empty[own_.stage]);
     wait_phase(&s_.v_full[v_.stage], v_.parity);
     load_own_values(rows, places_, values());
     release(&s_.v_empty[v_.stage]);
@@ -134,7 +163,8 @@ class PromptConsumer {
   Shared& s_;
   int group_;
   RowPlaces places_;
-  RingPlace<Shared::kStages> k_, v_;
+  RingPlace<Shared::kStages> k_, v_, own_;
+  uint32_t parity_ = 0;  // of the item
 };
 
 }  // namespace accrete

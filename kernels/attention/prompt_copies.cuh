@@ -2,6 +2,9 @@
 // an item's queries, its tokens' own entries and the tiles of slots that they see into shared memory. Both are as far ahead of the computing
 // warpgroups as there is room.
 #pragma once
+#ifndef AHEAD
+#define AHEAD 1
+#endif
 
 #include "kernels/async_copy.cuh"
 #include "kernels/attention/prompt_items.cuh"
@@ -29,7 +32,7 @@ struct PromptShared {
   alignas(1024) uint8_t q[kTileBytes];
   alignas(1024) uint8_t k[kStages][kTileBytes];
   alignas(1024) uint8_t v[kStages][kTileBytes];
-  uint64_t next_full, next_empty;
+  uint64_t next_full, next_wanted;
   uint64_t q_full[kRowGroups], q_empty[kRowGroups];
   uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
   Item next;              // claimed, not yet copied
@@ -40,7 +43,7 @@ struct PromptShared {
   __device__ void init_barriers() {
     constexpr int kReaders = kGroupWarps * kRowGroups;
     init_barrier(&next_full, 1);
-    init_barrier(&next_empty, 1);
+    init_barrier(&next_wanted, 1);
     for (int i = 0; i < kRowGroups; ++i) {
       init_barrier(&q_full[i], 1);
       init_barrier(&q_empty[i], kGroupWarps);
@@ -54,6 +57,8 @@ struct PromptShared {
     publish_barriers();
   }
 };
+
+constexpr int kTilesAhead = AHEAD;
 
 // A place in a ring of stages and the parity of its phase.
 template <int kStages>
@@ -82,15 +87,14 @@ class PromptClaims {
 
   __device__ void run() {
     int number = blockIdx.x;
-    for (uint32_t parity = 1;; parity ^= 1) {
+    for (uint32_t parity = 0;; parity ^= 1) {
       const Item item = queue_.find(number);
-      fetch(item);
-      wait_phase(&s_.next_empty, parity);
       if (lane_ == 0) {
         s_.next = item;
         arrive(&s_.next_full);
       }
       if (item.tokens == 0) break;
+      wait_phase(&s_.next_wanted, parity);
       number = claim();
     }
     leave();
@@ -107,15 +111,6 @@ class PromptClaims {
     if (lane_ != 0) return;
     __threadfence();
     if (atomicInc(&a_.claims[1], gridDim.x - 1) == gridDim.x - 1) a_.claims[0] = 0;
-  }
-  __device__ void fetch(const Item& item) {
-    if (item.tokens == 0) return;
-    constexpr int kHalves = kSize / 64;
-    const int half = lane_ % kHalves, part = lane_ / kHalves;
-    if (part < kRowGroups) prefetch_box(a_.q, box_of_rows<kSize>(item.head * a_.group, half, item.token + part * a_.part_tokens));
-    else if (part == kRowGroups) prefetch_box(a_.own_k, box_of_rows<kSize>(item.head, half, item.token));
-    else if (part == kRowGroups + 1) prefetch_box(a_.own_v, box_of_rows<kSize>(item.head, half, item.token));
-    if (lane_ == 31) prefetch_line(a_.page_rows + static_cast<int64_t>(item.table) * a_.max_pages + (item.tiles() - 1) * kTile / a_.page_slots);
   }
 
   const PromptArgs& a_;
@@ -137,11 +132,10 @@ class PromptCopies {
     for (;; parity_ ^= 1) {
       wait_phase(&s_.next_full, parity_);
       const Item item = s_.next;
-      __syncwarp();
-      if (lane_ == 0) arrive(&s_.next_empty);
       if (item.tokens == 0) break;
+      const int page = page_of(item, item.tiles() - 1);
       copy_own(item);
-      copy_tiles(item);
+      copy_tiles(item, page);
     }
     for (int i = 0; i < kRowGroups; ++i) hand_over({}, i, 0);
   }
@@ -177,10 +171,11 @@ class PromptCopies {
   }
 
   // From the last tile to the first, values one behind the keys, as they are read.
-  __device__ void copy_tiles(const Item& item) {
+  __device__ void copy_tiles(const Item& item, int page) {
     const int tiles = item.tiles();
-    int page = page_of(item, tiles - 1), block = 0;
+    int block = 0;
     for (int tile = tiles - 1; tile >= 0; --tile) {
+      if (tile == min(kTilesAhead, tiles - 1)) want_next();
       const int below = page_of(item, tile - 1), before = block;
       block = block_of(item, tile, page);
       page = below;
@@ -189,6 +184,12 @@ class PromptCopies {
       else copy_values(before);
     }
     copy_values(block);
+  }
+
+  // So late that items go to who is free, so early that the next one's first copies follow this one's last.
+  __device__ void want_next() {
+    __syncwarp();
+    if (lane_ == 0) arrive(&s_.next_wanted);
   }
 
   // Lane i < kTile / kBoxSlots has the i-th box of a tile. Its page:

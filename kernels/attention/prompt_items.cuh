@@ -1,7 +1,7 @@
 // The work of prompt attention and who takes it. An item is up to kRows rows, row = (token, query of the group), of one sequence and KV
 // head, a unit. Heads differ in length by an order of magnitude and only the device knows it, so blocks claim items there: units in order
-// of their slots, most first, in groups whose slots fit the level-two cache together; in a group the last rows of every unit first, which
-// see most slots.
+// of their slots, most first, in groups whose slots fit the level-two cache together; in a group the items that see most slots first, so
+// that what is left at the end is small.
 #pragma once
 
 #include <cuda.h>
@@ -22,8 +22,7 @@ constexpr int kPromptThreads = 32 * kGroupWarps * (1 + kRowGroups);  // a warpgr
 constexpr int kTile = 128;         // slots
 constexpr int kBoxSlots = 16;      // that one copy brings; pages are multiples of it
 constexpr int kSortedUnits = 256;  // of more units, there are so many items that their order hardly matters
-constexpr int kMostGroup = 32;     // units of a group: a lane each
-constexpr int64_t kCachedBytes = 32 << 20;  // slots of a group
+constexpr int kCachedBytes = 32 << 20;  // slots of a group, which has at most a unit for each lane of a warp
 
 struct PromptArgs {
   CUtensorMap pages;          // [2 N S / 8, D / 64, 8, 64], boxes of kBoxSlots slots of D
@@ -86,71 +85,97 @@ struct UnitOrder {
 // One warp's view: lane i has unit i of the group that its last claim lay in. Claims come in rising order.
 class ItemQueue {
  public:
-  __device__ ItemQueue(const PromptArgs& args, const UnitOrder& order, int slot_bytes) : a_(args), order_(order) {
-    if (a_.units() <= kSortedUnits) {
-      const int64_t most = static_cast<int64_t>(order.slots[order.unit[0]]) * slot_bytes;
-      group_ = static_cast<int>(min(static_cast<int64_t>(kMostGroup), max(int64_t{1}, kCachedBytes / max(most, int64_t{1}))));
-    }
-    load();
-  }
+  __device__ ItemQueue(const PromptArgs& args, const UnitOrder& order, int slot_bytes) : a_(args), order_(order), most_slots_(kCachedBytes / slot_bytes) { load(); }
 
-  // What the item of this number is, if there are so many. The first dependent load of an item's way; all lanes get it.
+  // What the item of this number is, if there are so many. All lanes get it.
   __device__ Item find(int number) {
-    int items = __reduce_add_sync(kAllLanes, tiles_);
-    while (number - passed_ >= items) {
-      passed_ += items;
+    while (number - passed_ >= items_) {
+      passed_ += items_;
       first_ += group_;
       if (first_ >= a_.units()) return {};
       load();
-      items = __reduce_add_sync(kAllLanes, tiles_);
     }
-    // Of the group: level l has the item l before the last of each unit that has more than l. Levels only grow towards the right one.
+    // Of the group. The least length whose items and longer ones are more than `place`:
     const int place = number - passed_;
-    int level = 0, below = 0;
-    unsigned deep = __ballot_sync(kAllLanes, tiles_ > 0);
-    while (place - below >= __popc(deep)) {
-      level += (place - below) / __popc(deep);
-      below = __reduce_add_sync(kAllLanes, min(tiles_, level));
-      deep = __ballot_sync(kAllLanes, tiles_ > level);
+    int length = 1, beyond = longest_ + 1;
+    while (beyond - length > 1) {
+      const int middle = (length + beyond) / 2;
+      (__reduce_add_sync(kAllLanes, items_from(middle)) > place ? length : beyond) = middle;
     }
-    const int lane = threadIdx.x % 32;
-    const bool mine = (deep >> lane & 1) && __popc(deep & ((1u << lane) - 1)) == place - below;
-    return item_of(__ffs(__ballot_sync(kAllLanes, mine)) - 1, level);
+    const int longer = items_from(length + 1), here = items_from(length) - longer;
+    const int rank = place - __reduce_add_sync(kAllLanes, longer), after = sum_to_lane(here);
+    const unsigned mine = __ballot_sync(kAllLanes, after - here <= rank && rank < after);
+    return item_of(__ffs(mine) - 1, longer + rank - (after - here));
   }
 
  private:
+  __device__ static int sum_to_lane(int value) {
+#pragma unroll
+    for (int back = 1; back < 32; back *= 2) {
+      const int other = __shfl_up_sync(kAllLanes, value, back);
+      if (static_cast<int>(threadIdx.x % 32) >= back) value += other;
+    }
+    return value;
+  }
+
+  // Of the lane's unit, the number of items that see at least `length` tiles, about: their lengths fall evenly from the last item's.
+  __device__ int items_from(int length) const {
+    if (length <= 1) return parts_;
+#ifdef LEVEL
+    return min(parts_, max(0, parts_ - (length - 1)));
+#endif
+    const float over = static_cast<float>(slots_ - (length - 1) * kTile);
+    return over <= 0.0f ? 0 : min(parts_, static_cast<int>(ceilf(over * items_per_slot_)));
+  }
+
   __device__ void load() {
-    const int i = first_ + static_cast<int>(threadIdx.x % 32);
-    tiles_ = 0;
-    if (static_cast<int>(threadIdx.x % 32) >= group_ || i >= a_.units()) return;
-    const int unit = a_.units() <= kSortedUnits ? order_.unit[i] : i, sequence = a_.first_sequence + unit / a_.kv_heads;
+    const int lane = threadIdx.x % 32, i = first_ + lane;
+    parts_ = slots_ = 0;
+    if (i < a_.units()) load_unit(a_.units() <= kSortedUnits ? order_.unit[i] : i);
+    const bool fits = i < a_.units() && (lane == 0 || sum_to_lane(slots_) <= most_slots_);
+    group_ = __popc(__ballot_sync(kAllLanes, fits));
+    if (!fits) parts_ = slots_ = 0;
+    items_ = __reduce_add_sync(kAllLanes, parts_);
+#ifdef LEVEL
+    longest_ = __reduce_max_sync(kAllLanes, parts_) + 1; return;
+#endif
+    longest_ = (__reduce_max_sync(kAllLanes, slots_) + kTile - 1) / kTile + 1;
+  }
+  __device__ void load_unit(int unit) {
+    const int sequence = a_.first_sequence + unit / a_.kv_heads, row = a_.row[sequence];
     head_ = unit % a_.kv_heads;
-    const int row = a_.row[sequence];
     table_ = row * a_.kv_heads + head_;
     begin_ = a_.begin[sequence];
     end_ = a_.begin[sequence + 1];
-    if (row >= 0) tiles_ = (end_ - begin_ + a_.item_tokens - 1) / a_.item_tokens;
+    if (row < 0 || end_ == begin_) return;
+    parts_ = (end_ - begin_ + a_.item_tokens - 1) / a_.item_tokens;
+    slots_ = a_.slots[table_];
+    const int grown = slots_ - a_.own_slot[static_cast<int64_t>(begin_) * a_.kv_heads + head_];
+    items_per_slot_ = static_cast<float>(parts_) / static_cast<float>(max(grown, 1));
   }
 
-  __device__ Item item_of(int lane, int level) const {
+  // The lane's unit, the item `back` before its last.
+  __device__ Item item_of(int lane, int back) const {
     const auto of = [&](int value) { return __shfl_sync(kAllLanes, value, lane); };
     Item item;
-    item.token = of(begin_ + (tiles_ - 1 - level) * a_.item_tokens);
+    item.token = of(begin_ + (parts_ - 1 - back) * a_.item_tokens);
     item.tokens = min(a_.item_tokens, of(end_) - item.token);
     item.head = of(head_);
     item.table = of(table_);
+    item.held = of(slots_);
     item.slots = a_.own_slot[static_cast<int64_t>(item.token + item.tokens - 1) * a_.kv_heads + item.head];
-    item.held = a_.slots[item.table];
     return item;
   }
 
   const PromptArgs& a_;
   const UnitOrder& order_;
-  int group_ = kMostGroup;
+  int most_slots_;
   int first_ = 0;   // of the group, in the order
+  int group_ = 0, items_ = 0, longest_ = 0;
   int passed_ = 0;  // items of earlier groups
   // Of the lane's unit.
-  int tiles_ = 0, head_ = 0, table_ = 0, begin_ = 0, end_ = 0;
+  int parts_ = 0, slots_ = 0, head_ = 0, table_ = 0, begin_ = 0, end_ = 0;
+  float items_per_slot_ = 0.0f;
 };
 
 }  // namespace accrete

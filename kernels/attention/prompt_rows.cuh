@@ -28,26 +28,32 @@ __device__ __forceinline__ float top_of_quad(float x) {
 
 // Which rows of an item this lane has; the same for every item.
 struct RowPlaces {
-  int row;        // of the item: the row whose pieces this lane loads as matrices
-  int own;        // that row's token
-  int offset[2];  // tokens of the lane's rows; beyond any item for rows that never are there
-  int out[2];     // where they are in `out` from the item's first row
+  int row;         // of the item: the row whose pieces this lane loads as matrices
+  int own;         // that row's token
+  int warp_own;    // the first token of the warp's rows, which have at most 16
+  int offset[2];   // tokens of the lane's rows; beyond any item for rows that never are there
+  int own_at[2];   // the same counted from warp_own
+  int out[2];      // where they are in `out` from the item's first row
 
   // `part`: the warpgroup, `warp` of it.
   __device__ RowPlaces(const PromptArgs& a, int part, int warp, int size) {
     const int lane = threadIdx.x % 32, first = part * a.part_tokens, local = warp * kWarpRows + lane % 16;
     row = part * kPartRows + local;
     own = first + min(local / a.group, a.part_tokens - 1);
+    warp_own = first + warp * kWarpRows / a.group;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int mine = warp * kWarpRows + lane / 4 + 8 * i, token = first + mine / a.group;
       offset[i] = mine / a.group < a.part_tokens ? token : kRows;
-      out[i] = (token * a.kv_heads * a.group + mine % a.group) * size;
+      own_at[i] = token - warp_own;
+      out[i] = (token * a.kv_heads * a.group + mine % a.group) * size + lane % 2 * 8 + lane % 4 / 2 * 4;
     }
   }
 };
 
-using Scores = float[kTile / 8][4];
+template <int kColumns>
+using ScoresOf = float[kColumns / 8][4];  // of a row's columns, eight after another
+using Scores = ScoresOf<kTile>;
 using Weights = uint32_t[kTile / 16][4];  // bf16, as the first operand of products with values
 
 template <int kSize>
@@ -82,19 +88,26 @@ struct OwnOperands {
 // The softmax starts from the rows' own entries: score, weight 1, value.
 template <int kSize>
 __device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
-  float dot[2] = {};
+  const int lane = threadIdx.x % 32;
+  float dots[2][4] = {};  // of the warp's rows and the 16 tokens from warp_own, of which each row needs one
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
     uint32_t query[4], key[4];
     load_row_matrices(query, own.q, places.row, k);
-    load_row_matrices(key, own.k, places.own, k);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) dot[i % 2] += low_float(query[i]) * low_float(key[i]) + high_float(query[i]) * high_float(key[i]);
+    const int row = places.warp_own + lane / 16 * 8 + lane % 8, piece = 2 * k + lane / 8 % 2;
+    load_matrices(key, own.k + piece / 8 * kRowsHalf + row * 128 + (piece % 8 ^ row % 8) * 16);
+    mma_bf16(dots[0], query, key[0], key[1]);
+    mma_bf16(dots[1], query, key[2], key[3]);
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    rows.top[i] = sum_of_quad(dot[i]) * scale;
-    rows.sum[i] = threadIdx.x % 4 == 0 ? 1.0f : 0.0f;
+    float dot = 0.0f;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      if (n / 2 * 8 + lane % 4 * 2 + n % 2 == places.own_at[i]) dot = dots[n / 2][2 * i + n % 2];
+    }
+    rows.top[i] = sum_of_quad(dot) * scale;
+    rows.sum[i] = lane % 4 == 0 ? 1.0f : 0.0f;
   }
 }
 template <int kSize>
@@ -140,12 +153,12 @@ __device__ __forceinline__ void start_values(PromptRows<kSize>& rows, const Weig
 }
 
 // Slots from a row's limit on are not seen by it, whatever their keys are.
-template <int kSize>
-__device__ __forceinline__ void mask_scores(Scores& scores, const PromptRows<kSize>& rows, int first) {
-  if (first + kTile <= rows.least) return;
+template <int kSize, int kBlocks>
+__device__ __forceinline__ void mask_scores(float (&scores)[kBlocks][4], const PromptRows<kSize>& rows, int first) {
+  if (first + kBlocks * 8 <= rows.least) return;
   const int column = first + static_cast<int>(threadIdx.x % 4) * 2, seen[2] = {rows.limit[0] - column, rows.limit[1] - column};
 #pragma unroll
-  for (int n = 0; n < kTile / 8; ++n) {
+  for (int n = 0; n < kBlocks; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (n * 8 + i % 2 >= seen[i / 2]) scores[n][i] = kLowestScore;
@@ -154,19 +167,19 @@ __device__ __forceinline__ void mask_scores(Scores& scores, const PromptRows<kSi
 }
 
 // Scores become weights relative to the new maxima; `factor` is what earlier shares must be scaled by.
-template <int kSize>
-__device__ __forceinline__ void weigh_scores(Scores& scores, PromptRows<kSize>& rows, float (&factor)[2], float scale) {
+template <int kSize, int kBlocks>
+__device__ __forceinline__ void weigh_scores(float (&scores)[kBlocks][4], PromptRows<kSize>& rows, float (&factor)[2], float scale) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float top = scores[0][2 * i];
 #pragma unroll
-    for (int n = 0; n < kTile / 8; ++n) top = fmaxf(top, fmaxf(scores[n][2 * i], scores[n][2 * i + 1]));
+    for (int n = 0; n < kBlocks; ++n) top = fmaxf(top, fmaxf(scores[n][2 * i], scores[n][2 * i + 1]));
     top = fmaxf(rows.top[i], top_of_quad(top) * scale);
     factor[i] = exp2_fast(rows.top[i] - top);
     rows.top[i] = top;
     float sum = rows.sum[i] * factor[i];
 #pragma unroll
-    for (int n = 0; n < kTile / 8; ++n) {
+    for (int n = 0; n < kBlocks; ++n) {
       scores[n][2 * i] = exp2_fast(scores[n][2 * i] * scale - top);
       scores[n][2 * i + 1] = exp2_fast(scores[n][2 * i + 1] * scale - top);
       sum += scores[n][2 * i] + scores[n][2 * i + 1];
@@ -192,39 +205,26 @@ __device__ __forceinline__ void scale_out(PromptRows<kSize>& rows, const float (
   }
 }
 
-// Four lanes that have words c, c + 4, c + 8, c + 12 of a row, c their number, get words 4 c to 4 c + 3.
-__device__ __forceinline__ void gather_quad(uint32_t (&words)[4]) {
-  const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? words[i] : words[i + 1], 1);
-    (odd ? words[i] : words[i + 1]) = other;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const uint32_t other = __shfl_xor_sync(kAllLanes, upper ? words[i] : words[i + 2], 2);
-    (upper ? words[i] : words[i + 2]) = other;
-  }
-}
-
-__device__ __forceinline__ void store_16(void* to, const uint32_t (&words)[4]) {
-  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
+// Lanes have words c of eight elements' four, c = lane % 4, of two blocks one after another. Even lanes get words c and c + 1 of the first
+// block, odd ones c - 1 and c of the second: four lanes then store 32 bytes together.
+__device__ __forceinline__ uint2 gather_pair(uint32_t first, uint32_t second) {
+  const bool odd = threadIdx.x & 1;
+  const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? first : second, 1);
+  return odd ? make_uint2(other, second) : make_uint2(first, other);
 }
 
 template <int kSize>
 __device__ __forceinline__ void store_rows(PromptRows<kSize>& rows, const RowPlaces& places, const PromptArgs& a, const Item& item) {
-  bf16* out = a.out + (static_cast<int64_t>(item.token) * a.kv_heads + item.head) * a.group * kSize + threadIdx.x % 4 * 8;
+  bf16* out = a.out + (static_cast<int64_t>(item.token) * a.kv_heads + item.head) * a.group * kSize;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const float inverse = __fdividef(1.0f, sum_of_quad(rows.sum[i]));
     const bool there = places.offset[i] < item.tokens;
 #pragma unroll
-    for (int d = 0; d < kSize / 8; d += 4) {
-      uint32_t words[4];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) words[j] = pack_bf16(rows.out[d + j][2 * i] * inverse, rows.out[d + j][2 * i + 1] * inverse);
-      gather_quad(words);
-      if (there) store_16(out + places.out[i] + d * 8, words);
+    for (int d = 0; d < kSize / 8; d += 2) {
+      const uint2 words = gather_pair(pack_bf16(rows.out[d][2 * i] * inverse, rows.out[d][2 * i + 1] * inverse),
+                                      pack_bf16(rows.out[d + 1][2 * i] * inverse, rows.out[d + 1][2 * i + 1] * inverse));
+      if (there) *reinterpret_cast<uint2*>(out + places.out[i] + d * 8) = words;
     }
   }
 }

@@ -281,7 +281,7 @@ TEST_F(CudaSteps, PagesOf64Slots) { run_steps({2, 2, 64, DmcMode::learned, 12, 6
 // A long prompt beside short ones, then chunk after chunk behind it.
 void run_long(Model model, int32_t tokens) {
   model.pages = model.kv_heads * (2 * (tokens + 1600) / model.page_slots) + 100;
-  model.max_pages = 2 * tokens / model.page_slots + 2;
+  model.max_pages = (2 * tokens + 1000) / model.page_slots;
   Rig rig(model);
   rig.run({{0, 7}, {1, tokens}, {2, 130}});
   rig.run({{2, 1}, {1, 1}, {0, 127}});

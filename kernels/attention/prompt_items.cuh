@@ -132,7 +132,8 @@ class ItemQueue {
     const int lane = threadIdx.x % 32, i = first_ + lane;
     parts_ = slots_ = 0;
     if (i < a_.units()) load_unit(a_.units() <= kSortedUnits ? order_.unit[i] : i);
-    const bool fits = i < a_.units() && (lane == 0 || sum_to_lane(slots_) <= most_slots_);
+    const int slots = sum_to_lane(slots_);
+    const bool fits = i < a_.units() && (lane == 0 || slots <= most_slots_);
     group_ = __popc(__ballot_sync(kAllLanes, fits));
     if (!fits) parts_ = slots_ = 0;
     items_ = __reduce_add_sync(kAllLanes, parts_);

@@ -28,13 +28,13 @@ class PromptConsumer {
   __device__ __forceinline__ void attend_all(Item item) {
     Scores scores;
     PromptRows<kSize> rows;
-    begin(scores);
+    begin(rows, scores, item);
 #pragma unroll 1
     for (;;) {
       attend(rows, scores, item);
       const Item next = take_item();
       if (next.tokens == 0) break;
-      begin(scores);
+      begin(rows, scores, next);
       store_rows(rows, places_, a_, item);
       item = next;
     }
@@ -42,13 +42,13 @@ class PromptConsumer {
   }
 
   __device__ __forceinline__ Item take_item() {
-    wait_phase(&s_.q_full[group_], parity_);
-    parity_ ^= 1;
-    return s_.item[group_];
+    wait_phase(&s_.q_full[q_.stage], q_.parity);
+    return s_.item[q_.stage];
   }
 
   // The first products of an item, of its last tile, run while the rows of the item before are stored.
-  __device__ __forceinline__ void begin(Scores& scores) {
+  __device__ __forceinline__ void begin(PromptRows<kSize>& rows, Scores& scores, const Item& item) {
+    load_limits(rows, places_, a_, item);
     own_ = k_;
     k_.advance();
     wait_phase(&s_.k_full[k_.stage], k_.parity);
@@ -60,8 +60,9 @@ class PromptConsumer {
     Weights weights;
     float factor[2];
     int first = (item.tiles() - 1) * kTile;
-    load_limits(rows, places_, a_, item);
-    start_from_own(rows);
+    wait_phase(&s_.k_full[own_.stage], own_.parity);
+    score_own(rows, places_, {shared_address(s_.q[q_.stage]), shared_address(s_.k[own_.stage])}, a_.scale);
+    release(&s_.k_empty[own_.stage]);
     wgmma_wait<0>();
     pin_registers(scores);
     release_keys(first);
@@ -80,7 +81,10 @@ class PromptConsumer {
     }
     round_weights(weights, scores);
     pin_registers(weights);
-    scale_out(rows, factor);
+    wait_phase(&s_.v_full[v_.stage], v_.parity);
+    start_out(rows, places_, values(), factor);
+    release(&s_.v_empty[v_.stage]);
+    v_.advance();
     clear_missing(item, first);
 #pragma unroll 1
     while (first > 0) {
@@ -106,16 +110,6 @@ class PromptConsumer {
     finish_values(rows, weights);
   }
 
-  __device__ __forceinline__ void start_from_own(PromptRows<kSize>& rows) {
-    wait_phase(&s_.k_full[own_.stage], own_.parity);
-    score_own(rows, places_, {shared_address(s_.q), shared_address(s_.k[own_.stage])}, a_.scale);
-    release(&s_.k_empty[own_.stage]);
-    wait_phase(&s_.v_full[v_.stage], v_.parity);
-    load_own_values(rows, places_, values());
-    release(&s_.v_empty[v_.stage]);
-    v_.advance();
-  }
-
   __device__ __forceinline__ void finish_values(PromptRows<kSize>& rows, Weights& weights) {
     wgmma_wait<0>();
     pin_registers(rows.out);
@@ -126,9 +120,11 @@ class PromptConsumer {
   __device__ __forceinline__ void release_keys(int first) {
     release(&s_.k_empty[k_.stage]);
     k_.advance();
-    if (first == 0) release(&s_.q_empty[group_]);
+    if (first > 0) return;
+    release(&s_.q_empty[q_.stage]);
+    q_.advance();
   }
-  __device__ __forceinline__ uint32_t queries() const { return shared_address(s_.q) + group_ * kPartBytes; }
+  __device__ __forceinline__ uint32_t queries() const { return shared_address(s_.q[q_.stage]) + group_ * kPartBytes; }
   __device__ __forceinline__ uint32_t keys() const { return shared_address(s_.k[k_.stage]); }
   __device__ __forceinline__ uint32_t values() const { return shared_address(s_.v[v_.stage]); }
 
@@ -163,8 +159,9 @@ class PromptConsumer {
   Shared& s_;
   int group_;
   RowPlaces places_;
-  RingPlace<Shared::kStages> k_, v_, own_;
-  uint32_t parity_ = 0;  // of the item
+  RingPlace<Shared::kItemStages> q_;
+  RingPlace<Shared::kKeyStages> k_, own_;
+  RingPlace<Shared::kValueStages> v_;
 };
 
 }  // namespace accrete

@@ -1,7 +1,8 @@
 // The work of prompt attention and who takes it. An item is up to kRows rows, row = (token, query of the group), of one sequence and KV
 // head, a unit. Heads differ in length by an order of magnitude and only the device knows it, so blocks claim items there: units in order
-// of their slots, most first, in groups whose slots fit the level-two cache together; in a group the items that see most slots first, so
-// that what is left at the end is small.
+// of their slots, most first, in groups whose slots fit the level-two cache together. In a group, items that are long beside a block's share
+// come first, the longest before all, so that what is left at the end is small; the others by their place in the text, last tokens first,
+// for what heads have of the same tokens lies side by side in memory.
 #pragma once
 
 #include <cuda.h>
@@ -22,6 +23,7 @@ constexpr int kPromptThreads = 32 * kGroupWarps * (1 + kRowGroups);  // a warpgr
 constexpr int kTile = 128;         // slots
 constexpr int kBoxSlots = 16;      // that one copy brings; pages are multiples of it
 constexpr int kSortedUnits = 256;  // of more units, there are so many items that their order hardly matters
+constexpr int kLongShare = 4;      // of a block's share
 constexpr int kCachedBytes = 32 << 20;  // slots of a group, which has at most a unit for each lane of a warp
 
 struct PromptArgs {
@@ -95,17 +97,17 @@ class ItemQueue {
       if (first_ >= a_.units()) return {};
       load();
     }
-    // Of the group. The least length whose items and longer ones are more than `place`:
+    // Of the group. The least rank whose items and those above it are more than `place`:
     const int place = number - passed_;
-    int length = 1, beyond = longest_ + 1;
-    while (beyond - length > 1) {
-      const int middle = (length + beyond) / 2;
-      (__reduce_add_sync(kAllLanes, items_from(middle)) > place ? length : beyond) = middle;
+    int rank = 1, beyond = above_;
+    while (beyond - rank > 1) {
+      const int middle = (rank + beyond) / 2;
+      (__reduce_add_sync(kAllLanes, items_from(middle)) > place ? rank : beyond) = middle;
     }
-    const int longer = items_from(length + 1), here = items_from(length) - longer;
-    const int rank = place - __reduce_add_sync(kAllLanes, longer), after = sum_to_lane(here);
-    const unsigned mine = __ballot_sync(kAllLanes, after - here <= rank && rank < after);
-    return item_of(__ffs(mine) - 1, longer + rank - (after - here));
+    const int higher = items_from(rank + 1), here = items_from(rank) - higher;
+    const int among = place - __reduce_add_sync(kAllLanes, higher), after = sum_to_lane(here);
+    const unsigned mine = __ballot_sync(kAllLanes, after - here <= among && among < after);
+    return item_of(__ffs(mine) - 1, higher + among - (after - here));
   }
 
  private:
@@ -119,28 +121,30 @@ class ItemQueue {
   }
 
   // Of the lane's unit, the number of items that see at least `length` tiles, about: their lengths fall evenly from the last item's.
-  __device__ int items_from(int length) const {
-    if (length <= 1) return parts_;
-#ifdef LEVEL
-    return min(parts_, max(0, parts_ - (length - 1)));
-#endif
+  __device__ int items_of_length(int length) const {
     const float over = static_cast<float>(slots_ - (length - 1) * kTile);
-    return over <= 0.0f ? 0 : min(parts_, static_cast<int>(ceilf(over * items_per_slot_)));
+    return over <= 0.0f ? 0 : min(parts_, static_cast<int>(ceilf(over * parts_per_slot_)));
+  }
+  // And of at least this rank: most_parts_ and the length for long ones, else the place in the text, from 1.
+  __device__ int items_from(int rank) const {
+    if (rank > most_parts_) return items_of_length(max(rank - most_parts_, long_ + 1));
+    return max(items_of_length(long_ + 1), parts_ - (rank - 1));
   }
 
   __device__ void load() {
     const int lane = threadIdx.x % 32, i = first_ + lane;
-    parts_ = slots_ = 0;
+    parts_ = slots_ = grown_ = 0;
     if (i < a_.units()) load_unit(a_.units() <= kSortedUnits ? order_.unit[i] : i);
     const int slots = sum_to_lane(slots_);
     const bool fits = i < a_.units() && (lane == 0 || slots <= most_slots_);
     group_ = __popc(__ballot_sync(kAllLanes, fits));
-    if (!fits) parts_ = slots_ = 0;
+    if (!fits) parts_ = slots_ = grown_ = 0;
     items_ = __reduce_add_sync(kAllLanes, parts_);
-#ifdef LEVEL
-    longest_ = __reduce_max_sync(kAllLanes, parts_) + 1; return;
-#endif
-    longest_ = (__reduce_max_sync(kAllLanes, slots_) + kTile - 1) / kTile + 1;
+    most_parts_ = __reduce_max_sync(kAllLanes, parts_);
+    // Slots that the unit's items see together: their mean length times their number.
+    const int seen = static_cast<int>((static_cast<float>(slots_) - 0.5f * static_cast<float>(grown_)) * static_cast<float>(parts_) / kTile);
+    long_ = __reduce_add_sync(kAllLanes, seen) / static_cast<int>(gridDim.x) / kLongShare;
+    above_ = most_parts_ + (__reduce_max_sync(kAllLanes, slots_) + kTile - 1) / kTile + 2;
   }
   __device__ void load_unit(int unit) {
     const int sequence = a_.first_sequence + unit / a_.kv_heads, row = a_.row[sequence];
@@ -151,8 +155,8 @@ class ItemQueue {
     if (row < 0 || end_ == begin_) return;
     parts_ = (end_ - begin_ + a_.item_tokens - 1) / a_.item_tokens;
     slots_ = a_.slots[table_];
-    const int grown = slots_ - a_.own_slot[static_cast<int64_t>(begin_) * a_.kv_heads + head_];
-    items_per_slot_ = static_cast<float>(parts_) / static_cast<float>(max(grown, 1));
+    grown_ = max(slots_ - a_.own_slot[static_cast<int64_t>(begin_) * a_.kv_heads + head_], 1);
+    parts_per_slot_ = static_cast<float>(parts_) / static_cast<float>(grown_);
   }
 
   // The lane's unit, the item `back` before its last.
@@ -172,11 +176,16 @@ class ItemQueue {
   const UnitOrder& order_;
   int most_slots_;
   int first_ = 0;   // of the group, in the order
-  int group_ = 0, items_ = 0, longest_ = 0;
+  int group_ = 0, items_ = 0;
+  int most_parts_ = 0;  // items of a unit
+  int long_ = 0;        // tiles of an item: what is above is long
+  int above_ = 0;       // every rank
   int passed_ = 0;  // items of earlier groups
   // Of the lane's unit.
-  int parts_ = 0, slots_ = 0, head_ = 0, table_ = 0, begin_ = 0, end_ = 0;
-  float items_per_slot_ = 0.0f;
+  int parts_ = 0;  // items
+  int slots_ = 0, grown_ = 0;  // at the step's end, and how many of them are new
+  float parts_per_slot_ = 0.0f;
+  int head_ = 0, table_ = 0, begin_ = 0, end_ = 0;
 };
 
 }  // namespace accrete

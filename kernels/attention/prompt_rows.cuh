@@ -61,7 +61,6 @@ struct PromptRows {
   float out[kSize / 8][4];
   float top[2], sum[2];  // sums of this lane's columns alone until the end
   int limit[2];          // own_slot: slots that the row sees
-  int least;             // the least limit of the warp's rows
 };
 
 // Pieces of 16 bytes of this lane's row as TileLayout's rows hold them: four matrices, 16 rows x 16 elements from element 16 k.
@@ -77,7 +76,6 @@ __device__ __forceinline__ void load_limits(PromptRows<kSize>& rows, const RowPl
     const bool there = places.offset[i] < item.tokens;
     rows.limit[i] = there ? a.own_slot[static_cast<int64_t>(item.token + places.offset[i]) * a.kv_heads + item.head] : INT32_MAX;
   }
-  rows.least = __shfl_sync(kAllLanes, rows.limit[0], 0);  // limits do not decrease with the row
 }
 
 // Where queries and own keys of an item are in shared memory.
@@ -85,7 +83,7 @@ struct OwnOperands {
   uint32_t q, k;
 };
 
-// The softmax starts from the rows' own entries: score, weight 1, value.
+// The softmax starts from the rows' own entries: score and weight 1, here; values times their weights after the first tile.
 template <int kSize>
 __device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
   const int lane = threadIdx.x % 32;
@@ -111,15 +109,15 @@ __device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlac
   }
 }
 template <int kSize>
-__device__ __forceinline__ void load_own_values(PromptRows<kSize>& rows, const RowPlaces& places, uint32_t own_v) {
+__device__ __forceinline__ void start_out(PromptRows<kSize>& rows, const RowPlaces& places, uint32_t own_v, const float (&factor)[2]) {
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
     uint32_t value[4];
     load_row_matrices(value, own_v, places.own, k);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      rows.out[2 * k + i / 2][i % 2 * 2] = low_float(value[i]);
-      rows.out[2 * k + i / 2][i % 2 * 2 + 1] = high_float(value[i]);
+      rows.out[2 * k + i / 2][i % 2 * 2] = low_float(value[i]) * factor[i % 2];
+      rows.out[2 * k + i / 2][i % 2 * 2 + 1] = high_float(value[i]) * factor[i % 2];
     }
   }
 }
@@ -155,7 +153,7 @@ __device__ __forceinline__ void start_values(PromptRows<kSize>& rows, const Weig
 // Slots from a row's limit on are not seen by it, whatever their keys are.
 template <int kSize, int kBlocks>
 __device__ __forceinline__ void mask_scores(float (&scores)[kBlocks][4], const PromptRows<kSize>& rows, int first) {
-  if (first + kBlocks * 8 <= rows.least) return;
+  if (first + kBlocks * 8 <= __shfl_sync(kAllLanes, rows.limit[0], 0)) return;  // limits do not decrease with the row
   const int column = first + static_cast<int>(threadIdx.x % 4) * 2, seen[2] = {rows.limit[0] - column, rows.limit[1] - column};
 #pragma unroll
   for (int n = 0; n < kBlocks; ++n) {

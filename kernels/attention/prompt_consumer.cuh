@@ -66,6 +66,7 @@ class PromptConsumer {
     wgmma_wait<0>();
     pin_registers(scores);
     release_keys(first);
+    rows.least = __shfl_sync(kAllLanes, rows.limit[0], 0);  // limits do not decrease with the row
     if (item.slots - first <= kTile / 2) {
       auto& seen = reinterpret_cast<ScoresOf<kTile / 2>&>(scores);
       mask_scores(seen, rows, first);
@@ -86,14 +87,16 @@ class PromptConsumer {
     release(&s_.v_empty[v_.stage]);
     v_.advance();
     clear_missing(item, first);
+    const uint32_t q = queries();
 #pragma unroll 1
     while (first > 0) {
       first -= kTile;
+      const uint32_t k = keys(), v = values();
       wait_phase(&s_.k_full[k_.stage], k_.parity);
       wait_turn();
-      start_scores<kSize>(scores, queries(), keys());
+      start_scores<kSize>(scores, q, k);
       wait_phase(&s_.v_full[v_.stage], v_.parity);
-      start_values(rows, weights, values());
+      start_values(rows, weights, v);
       pass_turn();
       wgmma_wait<1>();
       pin_registers(scores);
@@ -103,8 +106,13 @@ class PromptConsumer {
       hold_wait(rows.sum[0] + rows.sum[1], &s_.unread);
       finish_values(rows, weights);
       round_weights(weights, scores);
+#ifdef LAZY
+      if (__any_sync(kAllLanes, factor[0] != 1.0f || factor[1] != 1.0f)) scale_out(rows, factor);
+#else
       scale_out(rows, factor);
+#endif
     }
+    q_.advance();
     wait_phase(&s_.v_full[v_.stage], v_.parity);
     start_values(rows, weights, values());
     finish_values(rows, weights);
@@ -120,13 +128,14 @@ class PromptConsumer {
   __device__ __forceinline__ void release_keys(int first) {
     release(&s_.k_empty[k_.stage]);
     k_.advance();
-    if (first > 0) return;
-    release(&s_.q_empty[q_.stage]);
-    q_.advance();
+    if (first == 0) release(&s_.q_empty[q_.stage]);
   }
-  __device__ __forceinline__ uint32_t queries() const { return shared_address(s_.q[q_.stage]) + group_ * kPartBytes; }
-  __device__ __forceinline__ uint32_t keys() const { return shared_address(s_.k[k_.stage]); }
-  __device__ __forceinline__ uint32_t values() const { return shared_address(s_.v[v_.stage]); }
+  // Where they lie in shared memory. Products want that in uniform registers: the compiler computes it there only when it sees that the
+  // value comes from one lane, else anew for each product.
+  __device__ __forceinline__ static uint32_t uniform(uint32_t address) { return __shfl_sync(kAllLanes, address, 0); }
+  __device__ __forceinline__ uint32_t queries() const { return uniform(shared_address(s_.q[q_.stage]) + group_ * kPartBytes); }
+  __device__ __forceinline__ uint32_t keys() const { return uniform(shared_address(s_.k[k_.stage])); }
+  __device__ __forceinline__ uint32_t values() const { return uniform(shared_address(s_.v[v_.stage])); }
 
   // Slots that the head does not have lie in its last page with whatever was there: their weights are 0, but 0 times NaN is none. Both
   // warpgroups store the same zeros.

@@ -2,6 +2,9 @@
 // an item's queries, its tokens' own entries and the tiles of slots that they see into shared memory. Both are as far ahead of the computing
 // warpgroups as there is room.
 #pragma once
+#ifndef PREFETCH
+#define PREFETCH 1
+#endif
 #ifndef AHEAD
 #define AHEAD 1
 #endif
@@ -97,6 +100,9 @@ class PromptClaims {
         arrive(&s_.next_full);
       }
       if (item.tokens == 0) break;
+#if PREFETCH
+      fetch(item);
+#endif
       wait_phase(&s_.next_wanted, parity);
       number = claim();
     }
@@ -108,6 +114,20 @@ class PromptClaims {
     int number = 0;
     if (lane_ == 0) number = static_cast<int>(gridDim.x + atomicAdd(&a_.claims[0], 1u));
     return __shfl_sync(kAllLanes, number, 0);
+  }
+  // What an item begins with lies apart in memory, a head's rows of each token: the level-two cache is asked for it beforehand.
+  __device__ void fetch(const Item& item) const {
+    fetch_rows(item, a_.q_rows, a_.group);
+    fetch_rows(item, a_.own_k_rows, 1);
+    fetch_rows(item, a_.own_v_rows, 1);
+  }
+  // `heads` of each KV head.
+  __device__ void fetch_rows(const Item& item, const bf16* rows, int heads) const {
+    const int lines = heads * (kSize / 64);  // of a token, side by side
+    for (int i = lane_; i < item.tokens * lines; i += 32) {
+      const int64_t first = (static_cast<int64_t>(item.token + i / lines) * a_.kv_heads + item.head) * heads * kSize;
+      prefetch_line(rows + first + i % lines * 64);
+    }
   }
   // The last block to find none left leaves the counters as they were.
   __device__ void leave() {

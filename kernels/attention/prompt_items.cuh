@@ -35,6 +35,9 @@ struct PromptArgs {
   const int32_t* own_slot;    // [T, Hkv]
   const int32_t* slots;       // [B, Hkv] of the layer
   const int32_t* page_rows;   // [B, Hkv, max_pages] of the layer
+  const bf16* q_rows;         // [T, Hq, D]
+  const bf16* own_k_rows;     // [T, Hkv, D]
+  const bf16* own_v_rows;     // [T, Hkv, D]
   bf16* out;                  // [T, Hq, D]
   uint32_t* claims;           // [2] items claimed beyond the first of each block, blocks that found none left; zero between launches
   int first_sequence;

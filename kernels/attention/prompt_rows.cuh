@@ -46,7 +46,11 @@ struct RowPlaces {
       const int mine = warp * kWarpRows + lane / 4 + 8 * i, token = first + mine / a.group;
       offset[i] = mine / a.group < a.part_tokens ? token : kRows;
       own_at[i] = token - warp_own;
+#ifdef STORE_PAIR
       out[i] = (token * a.kv_heads * a.group + mine % a.group) * size + lane % 2 * 8 + lane % 4 / 2 * 4;
+#else
+      out[i] = (token * a.kv_heads * a.group + mine % a.group) * size + lane % 4 * 8;
+#endif
     }
   }
 };
@@ -61,6 +65,7 @@ struct PromptRows {
   float out[kSize / 8][4];
   float top[2], sum[2];  // sums of this lane's columns alone until the end
   int limit[2];          // own_slot: slots that the row sees
+  int least;             // the least limit of the warp's rows
 };
 
 // Pieces of 16 bytes of this lane's row as TileLayout's rows hold them: four matrices, 16 rows x 16 elements from element 16 k.
@@ -84,6 +89,7 @@ struct OwnOperands {
 };
 
 // The softmax starts from the rows' own entries: score and weight 1, here; values times their weights after the first tile.
+#ifdef OWN_HMMA
 template <int kSize>
 __device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
   const int lane = threadIdx.x % 32;
@@ -108,6 +114,25 @@ __device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlac
     rows.sum[i] = lane % 4 == 0 ? 1.0f : 0.0f;
   }
 }
+#else
+template <int kSize>
+__device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
+  float dot[2] = {};
+#pragma unroll
+  for (int k = 0; k < kSize / 16; ++k) {
+    uint32_t query[4], key[4];
+    load_row_matrices(query, own.q, places.row, k);
+    load_row_matrices(key, own.k, places.own, k);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) dot[i % 2] += low_float(query[i]) * low_float(key[i]) + high_float(query[i]) * high_float(key[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    rows.top[i] = sum_of_quad(dot[i]) * scale;
+    rows.sum[i] = threadIdx.x % 4 == 0 ? 1.0f : 0.0f;
+  }
+}
+#endif
 template <int kSize>
 __device__ __forceinline__ void start_out(PromptRows<kSize>& rows, const RowPlaces& places, uint32_t own_v, const float (&factor)[2]) {
 #pragma unroll
@@ -153,7 +178,7 @@ __device__ __forceinline__ void start_values(PromptRows<kSize>& rows, const Weig
 // Slots from a row's limit on are not seen by it, whatever their keys are.
 template <int kSize, int kBlocks>
 __device__ __forceinline__ void mask_scores(float (&scores)[kBlocks][4], const PromptRows<kSize>& rows, int first) {
-  if (first + kBlocks * 8 <= __shfl_sync(kAllLanes, rows.limit[0], 0)) return;  // limits do not decrease with the row
+  if (first + kBlocks * 8 <= rows.least) return;
   const int column = first + static_cast<int>(threadIdx.x % 4) * 2, seen[2] = {rows.limit[0] - column, rows.limit[1] - column};
 #pragma unroll
   for (int n = 0; n < kBlocks; ++n) {
@@ -172,7 +197,12 @@ __device__ __forceinline__ void weigh_scores(float (&scores)[kBlocks][4], Prompt
     float top = scores[0][2 * i];
 #pragma unroll
     for (int n = 0; n < kBlocks; ++n) top = fmaxf(top, fmaxf(scores[n][2 * i], scores[n][2 * i + 1]));
-    top = fmaxf(rows.top[i], top_of_quad(top) * scale);
+    top = top_of_quad(top) * scale;
+#ifdef LAZY
+    top = top > rows.top[i] + 8.0f ? top : rows.top[i];
+#else
+    top = fmaxf(rows.top[i], top);
+#endif
     factor[i] = exp2_fast(rows.top[i] - top);
     rows.top[i] = top;
     float sum = rows.sum[i] * factor[i];
@@ -203,6 +233,7 @@ __device__ __forceinline__ void scale_out(PromptRows<kSize>& rows, const float (
   }
 }
 
+#ifdef STORE_PAIR
 // Lanes have words c of eight elements' four, c = lane % 4, of two blocks one after another. Even lanes get words c and c + 1 of the first
 // block, odd ones c - 1 and c of the second: four lanes then store 32 bytes together.
 __device__ __forceinline__ uint2 gather_pair(uint32_t first, uint32_t second) {
@@ -227,4 +258,43 @@ __device__ __forceinline__ void store_rows(PromptRows<kSize>& rows, const RowPla
   }
 }
 
+#else
+// Four lanes that have words c, c + 4, c + 8, c + 12 of a row, c their number, get words 4 c to 4 c + 3.
+__device__ __forceinline__ void gather_quad(uint32_t (&words)[4]) {
+  const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? words[i] : words[i + 1], 1);
+    (odd ? words[i] : words[i + 1]) = other;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t other = __shfl_xor_sync(kAllLanes, upper ? words[i] : words[i + 2], 2);
+    (upper ? words[i] : words[i + 2]) = other;
+  }
+}
+
+__device__ __forceinline__ void store_16(void* to, const uint32_t (&words)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
+}
+
+template <int kSize>
+__device__ __forceinline__ void store_rows(PromptRows<kSize>& rows, const RowPlaces& places, const PromptArgs& a, const Item& item) {
+  bf16* out = a.out + (static_cast<int64_t>(item.token) * a.kv_heads + item.head) * a.group * kSize + threadIdx.x % 4 * 8;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float inverse = __fdividef(1.0f, sum_of_quad(rows.sum[i]));
+    const bool there = places.offset[i] < item.tokens;
+#pragma unroll
+    for (int d = 0; d < kSize / 8; d += 4) {
+      uint32_t words[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) words[j] = pack_bf16(rows.out[d + j][2 * i] * inverse, rows.out[d + j][2 * i + 1] * inverse);
+      gather_quad(words);
+      if (there) store_16(out + places.out[i] + d * 8, words);
+    }
+  }
+}
+
+#endif
 }  // namespace accrete

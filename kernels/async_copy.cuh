@@ -39,8 +39,6 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap& map, uint6
                "l"(&map), "r"(shared_address(barrier)), "r"(at.x), "r"(at.y), "r"(at.z), "r"(at.w)
                : "memory");
 }
-// The 128 bytes around an address of global memory into the level-two cache; past the copy engine, whose copies come one after another.
-__device__ __forceinline__ void prefetch_line(const void* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
 
 // Makes this thread's earlier stores to shared memory visible to copies and products in the background, which others start after a barrier.

@@ -75,9 +75,6 @@ PromptArgs prompt_args(const Attention& op) {
   a.own_slot = op.own_slot.data;
   a.slots = op.cache.slots.data + op.layer * op.cache.slots.stride[0];
   a.page_rows = op.cache.page_rows.data + op.layer * op.cache.page_rows.stride[0];
-  a.q_rows = op.q.as<bf16>().data;
-  a.own_k_rows = op.own_k.as<bf16>().data;
-  a.own_v_rows = op.own_v.as<bf16>().data;
   a.out = op.out.as<bf16>().data;
   a.claims = op.plan->claims;
   a.first_sequence = static_cast<int>(op.batch.decodes);

@@ -19,103 +19,88 @@ class PromptConsumer {
 
   __device__ __forceinline__ void run() {
     if (group_ == 1) pass_turn();
-    Item item = take_item();
-    if (item.tokens > 0) attend_all(item);
+    for (uint32_t parity = 0;; parity ^= 1) {
+      wait_phase(&s_.q_full[group_], parity);
+      const Item item = s_.item[group_];
+      if (item.tokens == 0) break;
+      attend(item);
+    }
     if (group_ == 0) wait_turn();  // as many waits as passes
   }
 
  private:
-  __device__ __forceinline__ void attend_all(Item item) {
-    Scores scores;
+  // Tiles from the last to the first.
+  __device__ __forceinline__ void attend(const Item& item) {
     PromptRows<kSize> rows;
-    begin(rows, scores, item);
-#pragma unroll 1
-    for (;;) {
-      attend(rows, scores, item);
-      const Item next = take_item();
-      if (next.tokens == 0) break;
-      begin(rows, scores, next);
-      store_rows(rows, places_, a_, item);
-      item = next;
-    }
-    store_rows(rows, places_, a_, item);
-  }
-
-  __device__ __forceinline__ Item take_item() {
-    wait_phase(&s_.q_full[q_.stage], q_.parity);
-    return s_.item[q_.stage];
-  }
-
-  // The first products of an item, of its last tile, run while the rows of the item before are stored.
-  __device__ __forceinline__ void begin(PromptRows<kSize>& rows, Scores& scores, const Item& item) {
-    load_limits(rows, places_, a_, item);
-    own_ = k_;
-    k_.advance();
-    wait_phase(&s_.k_full[k_.stage], k_.parity);
-    start_scores<kSize>(scores, queries(), keys());
-  }
-
-  // Tiles from the last to the first, whose scores are under way.
-  __device__ __forceinline__ void attend(PromptRows<kSize>& rows, Scores& scores, const Item& item) {
+    Scores scores;
     Weights weights;
     float factor[2];
     int first = (item.tiles() - 1) * kTile;
-    wait_phase(&s_.k_full[own_.stage], own_.parity);
-    score_own(rows, places_, {shared_address(s_.q[q_.stage]), shared_address(s_.k[own_.stage])}, a_.scale);
-    release(&s_.k_empty[own_.stage]);
-    wgmma_wait<0>();
-    pin_registers(scores);
-    release_keys(first);
-    rows.least = __shfl_sync(kAllLanes, rows.limit[0], 0);  // limits do not decrease with the row
+    load_limits(rows, places_, a_, item);
+    const RingPlace<Shared::kStages> own = k_;
+    k_.advance();
+    wait_phase(&s_.k_full[k_.stage], k_.parity);
     if (item.slots - first <= kTile / 2) {
-      auto& seen = reinterpret_cast<ScoresOf<kTile / 2>&>(scores);
-      mask_scores(seen, rows, first);
-      weigh_scores(seen, rows, factor, a_.scale);
+      auto& narrow = reinterpret_cast<ScoresOf<kTile / 2>&>(scores);
+      begin_tiles<kTile / 2>(rows, narrow, own, first);
 #pragma unroll
       for (int n = kTile / 16; n < kTile / 8; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
       }
     } else {
-      mask_scores(scores, rows, first);
-      weigh_scores(scores, rows, factor, a_.scale);
+      begin_tiles<kTile>(rows, scores, own, first);
     }
     round_weights(weights, scores);
     pin_registers(weights);
-    wait_phase(&s_.v_full[v_.stage], v_.parity);
-    start_out(rows, places_, values(), factor);
-    release(&s_.v_empty[v_.stage]);
-    v_.advance();
     clear_missing(item, first);
-    const uint32_t q = queries();
 #pragma unroll 1
     while (first > 0) {
       first -= kTile;
-      const uint32_t k = keys(), v = values();
       wait_phase(&s_.k_full[k_.stage], k_.parity);
       wait_turn();
-      start_scores<kSize>(scores, q, k);
+      start_scores<kSize, kTile>(scores, queries(), keys());
       wait_phase(&s_.v_full[v_.stage], v_.parity);
-      start_values(rows, weights, v);
+      start_values(rows, weights, values());
       pass_turn();
       wgmma_wait<1>();
       pin_registers(scores);
       release_keys(first);
-      mask_scores(scores, rows, first);
-      weigh_scores(scores, rows, factor, a_.scale);
+      mask_scores<kSize, kTile>(scores, rows, first);
+      weigh_scores<kSize, kTile>(scores, rows, factor, a_.scale);
       hold_wait(rows.sum[0] + rows.sum[1], &s_.unread);
       finish_values(rows, weights);
       round_weights(weights, scores);
-#ifdef LAZY
-      if (__any_sync(kAllLanes, factor[0] != 1.0f || factor[1] != 1.0f)) scale_out(rows, factor);
-#else
       scale_out(rows, factor);
-#endif
     }
-    q_.advance();
     wait_phase(&s_.v_full[v_.stage], v_.parity);
     start_values(rows, weights, values());
     finish_values(rows, weights);
+    store_rows(rows, places_, a_, item);
+  }
+
+  template <int kColumns>
+  __device__ __forceinline__ void begin_tiles(PromptRows<kSize>& rows, ScoresOf<kColumns>& scores, const RingPlace<Shared::kStages>& own, int first) {
+    float factor[2];
+    start_scores<kSize, kColumns>(scores, queries(), keys());
+    start_from_own(rows, own);
+    wgmma_wait<0>();
+    pin_registers(scores);
+    release_keys(first);
+    mask_scores<kSize, kColumns>(scores, rows, first);
+    weigh_scores<kSize, kColumns>(scores, rows, factor, a_.scale);
+    pin_registers(scores);
+    scale_out(rows, factor);
+  }
+
+  __device__ __forceinline__ void start_from_own(PromptRows<kSize>& rows, const RingPlace<Shared::kStages>& own) {
+    wait_phase(&s_.k_full[own.stage], own.parity);
+    score_own(rows, places_, {shared_address(s_.q), shared_address(s_.k[own.stage])}, a_.scale);
+    release(&s_.k_empty[own.stage]);
+    wait_phase(&s_.v_full[v_.stage], v_.parity);
+    load_own_values(rows, places_, values());
+    release(&s_.v_empty[v_.stage]);
+    v_.advance();
   }
 
   __device__ __forceinline__ void finish_values(PromptRows<kSize>& rows, Weights& weights) {
@@ -128,14 +113,11 @@ class PromptConsumer {
   __device__ __forceinline__ void release_keys(int first) {
     release(&s_.k_empty[k_.stage]);
     k_.advance();
-    if (first == 0) release(&s_.q_empty[q_.stage]);
+    if (first == 0) release(&s_.q_empty[group_]);
   }
-  // Where they lie in shared memory. Products want that in uniform registers: the compiler computes it there only when it sees that the
-  // value comes from one lane, else anew for each product.
-  __device__ __forceinline__ static uint32_t uniform(uint32_t address) { return __shfl_sync(kAllLanes, address, 0); }
-  __device__ __forceinline__ uint32_t queries() const { return uniform(shared_address(s_.q[q_.stage]) + group_ * kPartBytes); }
-  __device__ __forceinline__ uint32_t keys() const { return uniform(shared_address(s_.k[k_.stage])); }
-  __device__ __forceinline__ uint32_t values() const { return uniform(shared_address(s_.v[v_.stage])); }
+  __device__ __forceinline__ uint32_t queries() const { return shared_address(s_.q) + group_ * kPartBytes; }
+  __device__ __forceinline__ uint32_t keys() const { return shared_address(s_.k[k_.stage]); }
+  __device__ __forceinline__ uint32_t values() const { return shared_address(s_.v[v_.stage]); }
 
   // Slots that the head does not have lie in its last page with whatever was there: their weights are 0, but 0 times NaN is none. Both
   // warpgroups store the same zeros.
@@ -168,9 +150,7 @@ class PromptConsumer {
   Shared& s_;
   int group_;
   RowPlaces places_;
-  RingPlace<Shared::kItemStages> q_;
-  RingPlace<Shared::kKeyStages> k_, own_;
-  RingPlace<Shared::kValueStages> v_;
+  RingPlace<Shared::kStages> k_, v_;
 };
 
 }  // namespace accrete

@@ -1,13 +1,6 @@
-// The side of prompt attention that moves data: one warp claims items and has the level-two cache fetch what they begin with, another brings
-// an item's queries, its tokens' own entries and the tiles of slots that they see into shared memory. Both are as far ahead of the computing
-// warpgroups as there is room.
+// The side of prompt attention that moves data: one warp claims items, another brings an item's queries, its tokens' own entries and the tiles
+// of slots that they see into shared memory, as far ahead of the computing warpgroups as there is room.
 #pragma once
-#ifndef PREFETCH
-#define PREFETCH 1
-#endif
-#ifndef AHEAD
-#define AHEAD 1
-#endif
 
 #include "kernels/async_copy.cuh"
 #include "kernels/attention/prompt_items.cuh"
@@ -29,42 +22,39 @@ constexpr int kPartBytes = kRowsHalf / kRowGroups;
 
 template <int kSize>
 struct PromptShared {
-  static constexpr int kKeyStages = kSize == 128 ? 3 : 6, kValueStages = kSize == 128 ? 2 : 6, kItemStages = 2;
+  static constexpr int kStages = kSize == 128 ? 3 : 6;
   static constexpr int kTileBytes = TileLayout<kSize>::kBytes;
   static_assert(kTileBytes == kRows * kSize * 2);  // own entries take a tile's place
-  alignas(1024) uint8_t q[kItemStages][kTileBytes];
-  alignas(1024) uint8_t k[kKeyStages][kTileBytes];
-  alignas(1024) uint8_t v[kValueStages][kTileBytes];
+  alignas(1024) uint8_t q[kTileBytes];
+  alignas(1024) uint8_t k[kStages][kTileBytes];
+  alignas(1024) uint8_t v[kStages][kTileBytes];
   uint64_t next_full, next_wanted;
-  uint64_t q_full[kItemStages], q_empty[kItemStages];
-  uint64_t k_full[kKeyStages], k_empty[kKeyStages];
-  uint64_t v_full[kValueStages], v_empty[kValueStages];
-  Item next;               // claimed, not yet copied
-  Item item[kItemStages];  // whose queries are in q
+  uint64_t q_full[kRowGroups], q_empty[kRowGroups];
+  uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+  Item next;              // claimed, not yet copied
+  Item item[kRowGroups];  // whose queries each warpgroup has in q
   UnitOrder order;
   float unread;  // hold_wait's
 
   __device__ void init_barriers() {
+    constexpr int kReaders = kGroupWarps * kRowGroups;
     init_barrier(&next_full, 1);
     init_barrier(&next_wanted, 1);
-    init_ring(q_full, q_empty);
-    init_ring(k_full, k_empty);
-    init_ring(v_full, v_empty);
-    publish_barriers();
-  }
-
- private:
-  // A copying thread says when a stage is being filled, each computing warp when it is through with it.
-  template <int kStages>
-  __device__ static void init_ring(uint64_t (&full)[kStages], uint64_t (&empty)[kStages]) {
-    for (int i = 0; i < kStages; ++i) {
-      init_barrier(&full[i], 1);
-      init_barrier(&empty[i], kGroupWarps * kRowGroups);
+    for (int i = 0; i < kRowGroups; ++i) {
+      init_barrier(&q_full[i], 1);
+      init_barrier(&q_empty[i], kGroupWarps);
     }
+    for (int i = 0; i < kStages; ++i) {
+      init_barrier(&k_full[i], 1);
+      init_barrier(&k_empty[i], kReaders);
+      init_barrier(&v_full[i], 1);
+      init_barrier(&v_empty[i], kReaders);
+    }
+    publish_barriers();
   }
 };
 
-constexpr int kTilesAhead = AHEAD;
+constexpr int kTilesAhead = 1;  // that an item has left to copy when the next one is claimed
 
 // A place in a ring of stages and the parity of its phase.
 template <int kStages>
@@ -100,9 +90,6 @@ class PromptClaims {
         arrive(&s_.next_full);
       }
       if (item.tokens == 0) break;
-#if PREFETCH
-      fetch(item);
-#endif
       wait_phase(&s_.next_wanted, parity);
       number = claim();
     }
@@ -114,20 +101,6 @@ class PromptClaims {
     int number = 0;
     if (lane_ == 0) number = static_cast<int>(gridDim.x + atomicAdd(&a_.claims[0], 1u));
     return __shfl_sync(kAllLanes, number, 0);
-  }
-  // What an item begins with lies apart in memory, a head's rows of each token: the level-two cache is asked for it beforehand.
-  __device__ void fetch(const Item& item) const {
-    fetch_rows(item, a_.q_rows, a_.group);
-    fetch_rows(item, a_.own_k_rows, 1);
-    fetch_rows(item, a_.own_v_rows, 1);
-  }
-  // `heads` of each KV head.
-  __device__ void fetch_rows(const Item& item, const bf16* rows, int heads) const {
-    const int lines = heads * (kSize / 64);  // of a token, side by side
-    for (int i = lane_; i < item.tokens * lines; i += 32) {
-      const int64_t first = (static_cast<int64_t>(item.token + i / lines) * a_.kv_heads + item.head) * heads * kSize;
-      prefetch_line(rows + first + i % lines * 64);
-    }
   }
   // The last block to find none left leaves the counters as they were.
   __device__ void leave() {
@@ -152,57 +125,57 @@ class PromptCopies {
   __device__ PromptCopies(const PromptArgs& args, Shared& shared) : a_(args), s_(shared), lane_(threadIdx.x % 32) {}
 
   __device__ void run() {
-    for (uint32_t parity = 0;; parity ^= 1) {
-      wait_phase(&s_.next_full, parity);
+    for (;; parity_ ^= 1) {
+      wait_phase(&s_.next_full, parity_);
       const Item item = s_.next;
-      hand_over(item);
       if (item.tokens == 0) break;
+      copy_own(item);
       copy_tiles(item);
     }
+    for (int i = 0; i < kRowGroups; ++i) hand_over({}, i, 0);
   }
 
  private:
-  // The item and its queries.
-  __device__ void hand_over(const Item& item) {
-    uint64_t* full = &s_.q_full[q_.stage];
-    uint8_t* to = s_.q[q_.stage];
-    wait_phase(&s_.q_empty[q_.stage], q_.parity ^ 1);
-    const int bytes = item.tokens == 0 ? 0 : a_.item_tokens * a_.group * kSize * 2, half = lane_ % kHalves, part = lane_ / kHalves;
-    if (lane_ == 0) {
-      s_.item[q_.stage] = item;
-      arrive_expecting(full, bytes);
-    }
-    q_.advance();
-    if (item.tokens == 0 || part >= kRowGroups) return;
-    copy_box(to + half * kRowsHalf + part * kPartBytes, a_.q, full, box_of_rows<kSize>(item.head * a_.group, half, item.token + part * a_.part_tokens));
-  }
-
-  // Own entries take the place of a tile.
-  __device__ void copy_own_keys(const Item& item) {
+  // In the place of a tile.
+  __device__ void copy_own(const Item& item) {
+    const int bytes = a_.item_tokens * kSize * 2, half = lane_;
     wait_phase(&s_.k_empty[k_.stage], k_.parity ^ 1);
-    if (lane_ == 0) arrive_expecting(&s_.k_full[k_.stage], a_.item_tokens * kSize * 2);
-    if (lane_ < kHalves) copy_box(s_.k[k_.stage] + lane_ * kRowsHalf, a_.own_k, &s_.k_full[k_.stage], box_of_rows<kSize>(item.head, lane_, item.token));
+    if (lane_ == 0) arrive_expecting(&s_.k_full[k_.stage], bytes);
+    if (half < kHalves) copy_box(s_.k[k_.stage] + half * kRowsHalf, a_.own_k, &s_.k_full[k_.stage], box_of_rows<kSize>(item.head, half, item.token));
     k_.advance();
-  }
-  __device__ void copy_own_values(const Item& item) {
     wait_phase(&s_.v_empty[v_.stage], v_.parity ^ 1);
-    if (lane_ == 0) arrive_expecting(&s_.v_full[v_.stage], a_.item_tokens * kSize * 2);
-    if (lane_ < kHalves) copy_box(s_.v[v_.stage] + lane_ * kRowsHalf, a_.own_v, &s_.v_full[v_.stage], box_of_rows<kSize>(item.head, lane_, item.token));
+    if (lane_ == 0) arrive_expecting(&s_.v_full[v_.stage], bytes);
+    if (half < kHalves) copy_box(s_.v[v_.stage] + half * kRowsHalf, a_.own_v, &s_.v_full[v_.stage], box_of_rows<kSize>(item.head, half, item.token));
     v_.advance();
   }
 
-  // Own entries and tiles, the last one first, values one behind the keys, as they are read.
+  // Each warpgroup gets the item when it is through with the queries of the one before.
+  __device__ void copy_queries(const Item& item) {
+    const int bytes = a_.part_tokens * a_.group * kSize * 2, half = lane_;
+    for (int i = 0; i < kRowGroups; ++i) {
+      hand_over(item, i, bytes);
+      if (half >= kHalves) continue;
+      copy_box(s_.q + half * kRowsHalf + i * kPartBytes, a_.q, &s_.q_full[i], box_of_rows<kSize>(item.head * a_.group, half, item.token + i * a_.part_tokens));
+    }
+  }
+  __device__ void hand_over(const Item& item, int part, int bytes) {
+    wait_phase(&s_.q_empty[part], parity_ ^ 1);
+    if (lane_ != 0) return;
+    s_.item[part] = item;
+    arrive_expecting(&s_.q_full[part], bytes);
+  }
+
+  // From the last tile to the first, values one behind the keys, as they are read.
   __device__ void copy_tiles(const Item& item) {
     const int tiles = item.tiles();
     int page = page_of(item, tiles - 1), block = 0;
-    copy_own_keys(item);
     for (int tile = tiles - 1; tile >= 0; --tile) {
       if (tile == min(kTilesAhead, tiles - 1)) want_next();
       const int below = page_of(item, tile - 1), before = block;
       block = block_of(item, tile, page);
       page = below;
       copy_keys(block);
-      if (tile == tiles - 1) copy_own_values(item);
+      if (tile == tiles - 1) copy_queries(item);
       else copy_values(before);
     }
     copy_values(block);
@@ -245,9 +218,8 @@ class PromptCopies {
   const PromptArgs& a_;
   Shared& s_;
   int lane_;
-  RingPlace<Shared::kItemStages> q_;
-  RingPlace<Shared::kKeyStages> k_;
-  RingPlace<Shared::kValueStages> v_;
+  uint32_t parity_ = 0;  // of the item
+  RingPlace<Shared::kStages> k_, v_;
 };
 
 }  // namespace accrete

@@ -12,6 +12,7 @@ namespace accrete {
 
 constexpr float kLowestScore = -INFINITY;
 
+// Within 2^-22 of itself; below 2^-126: 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -28,35 +29,27 @@ __device__ __forceinline__ float top_of_quad(float x) {
 
 // Which rows of an item this lane has; the same for every item.
 struct RowPlaces {
-  int row;         // of the item: the row whose pieces this lane loads as matrices
-  int own;         // that row's token
-  int warp_own;    // the first token of the warp's rows, which have at most 16
-  int offset[2];   // tokens of the lane's rows; beyond any item for rows that never are there
-  int own_at[2];   // the same counted from warp_own
-  int out[2];      // where they are in `out` from the item's first row
+  int row;        // of the item: the row whose pieces this lane loads as matrices
+  int own;        // that row's token
+  int offset[2];  // tokens of the lane's rows; beyond any item for rows that never are there
+  int out[2];     // where they are in `out` from the item's first row
 
   // `part`: the warpgroup, `warp` of it.
   __device__ RowPlaces(const PromptArgs& a, int part, int warp, int size) {
     const int lane = threadIdx.x % 32, first = part * a.part_tokens, local = warp * kWarpRows + lane % 16;
     row = part * kPartRows + local;
     own = first + min(local / a.group, a.part_tokens - 1);
-    warp_own = first + warp * kWarpRows / a.group;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int mine = warp * kWarpRows + lane / 4 + 8 * i, token = first + mine / a.group;
       offset[i] = mine / a.group < a.part_tokens ? token : kRows;
-      own_at[i] = token - warp_own;
-#ifdef STORE_PAIR
-      out[i] = (token * a.kv_heads * a.group + mine % a.group) * size + lane % 2 * 8 + lane % 4 / 2 * 4;
-#else
-      out[i] = (token * a.kv_heads * a.group + mine % a.group) * size + lane % 4 * 8;
-#endif
+      out[i] = (token * a.kv_heads * a.group + mine % a.group) * size;
     }
   }
 };
 
 template <int kColumns>
-using ScoresOf = float[kColumns / 8][4];  // of a row's columns, eight after another
+using ScoresOf = float[kColumns / 8][4];
 using Scores = ScoresOf<kTile>;
 using Weights = uint32_t[kTile / 16][4];  // bf16, as the first operand of products with values
 
@@ -81,6 +74,7 @@ __device__ __forceinline__ void load_limits(PromptRows<kSize>& rows, const RowPl
     const bool there = places.offset[i] < item.tokens;
     rows.limit[i] = there ? a.own_slot[static_cast<int64_t>(item.token + places.offset[i]) * a.kv_heads + item.head] : INT32_MAX;
   }
+  rows.least = __shfl_sync(kAllLanes, rows.limit[0], 0);  // limits do not decrease with the row
 }
 
 // Where queries and own keys of an item are in shared memory.
@@ -88,33 +82,7 @@ struct OwnOperands {
   uint32_t q, k;
 };
 
-// The softmax starts from the rows' own entries: score and weight 1, here; values times their weights after the first tile.
-#ifdef OWN_HMMA
-template <int kSize>
-__device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
-  const int lane = threadIdx.x % 32;
-  float dots[2][4] = {};  // of the warp's rows and the 16 tokens from warp_own, of which each row needs one
-#pragma unroll
-  for (int k = 0; k < kSize / 16; ++k) {
-    uint32_t query[4], key[4];
-    load_row_matrices(query, own.q, places.row, k);
-    const int row = places.warp_own + lane / 16 * 8 + lane % 8, piece = 2 * k + lane / 8 % 2;
-    load_matrices(key, own.k + piece / 8 * kRowsHalf + row * 128 + (piece % 8 ^ row % 8) * 16);
-    mma_bf16(dots[0], query, key[0], key[1]);
-    mma_bf16(dots[1], query, key[2], key[3]);
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    float dot = 0.0f;
-#pragma unroll
-    for (int n = 0; n < 4; ++n) {
-      if (n / 2 * 8 + lane % 4 * 2 + n % 2 == places.own_at[i]) dot = dots[n / 2][2 * i + n % 2];
-    }
-    rows.top[i] = sum_of_quad(dot) * scale;
-    rows.sum[i] = lane % 4 == 0 ? 1.0f : 0.0f;
-  }
-}
-#else
+// The softmax starts from the rows' own entries: score, weight 1, value.
 template <int kSize>
 __device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlaces& places, const OwnOperands& own, float scale) {
   float dot[2] = {};
@@ -132,24 +100,23 @@ __device__ __forceinline__ void score_own(PromptRows<kSize>& rows, const RowPlac
     rows.sum[i] = threadIdx.x % 4 == 0 ? 1.0f : 0.0f;
   }
 }
-#endif
 template <int kSize>
-__device__ __forceinline__ void start_out(PromptRows<kSize>& rows, const RowPlaces& places, uint32_t own_v, const float (&factor)[2]) {
+__device__ __forceinline__ void load_own_values(PromptRows<kSize>& rows, const RowPlaces& places, uint32_t own_v) {
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
     uint32_t value[4];
     load_row_matrices(value, own_v, places.own, k);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      rows.out[2 * k + i / 2][i % 2 * 2] = low_float(value[i]) * factor[i % 2];
-      rows.out[2 * k + i / 2][i % 2 * 2 + 1] = high_float(value[i]) * factor[i % 2];
+      rows.out[2 * k + i / 2][i % 2 * 2] = low_float(value[i]);
+      rows.out[2 * k + i / 2][i % 2 * 2 + 1] = high_float(value[i]);
     }
   }
 }
 
 // Starts the products of a warpgroup's queries with a tile's keys.
-template <int kSize>
-__device__ __forceinline__ void start_scores(Scores& scores, uint32_t queries, uint32_t keys) {
+template <int kSize, int kColumns>
+__device__ __forceinline__ void start_scores(ScoresOf<kColumns>& scores, uint32_t queries, uint32_t keys) {
   using Layout = TileLayout<kSize>;
   const uint64_t q = swizzled_operand(queries, 16, 1024), k = swizzled_operand(keys, 16, Layout::kEightSlots);
   pin_registers(scores);
@@ -176,12 +143,12 @@ __device__ __forceinline__ void start_values(PromptRows<kSize>& rows, const Weig
 }
 
 // Slots from a row's limit on are not seen by it, whatever their keys are.
-template <int kSize, int kBlocks>
-__device__ __forceinline__ void mask_scores(float (&scores)[kBlocks][4], const PromptRows<kSize>& rows, int first) {
-  if (first + kBlocks * 8 <= rows.least) return;
+template <int kSize, int kColumns>
+__device__ __forceinline__ void mask_scores(ScoresOf<kColumns>& scores, const PromptRows<kSize>& rows, int first) {
+  if (first + kTile <= rows.least) return;
   const int column = first + static_cast<int>(threadIdx.x % 4) * 2, seen[2] = {rows.limit[0] - column, rows.limit[1] - column};
 #pragma unroll
-  for (int n = 0; n < kBlocks; ++n) {
+  for (int n = 0; n < kColumns / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (n * 8 + i % 2 >= seen[i / 2]) scores[n][i] = kLowestScore;
@@ -190,24 +157,19 @@ __device__ __forceinline__ void mask_scores(float (&scores)[kBlocks][4], const P
 }
 
 // Scores become weights relative to the new maxima; `factor` is what earlier shares must be scaled by.
-template <int kSize, int kBlocks>
-__device__ __forceinline__ void weigh_scores(float (&scores)[kBlocks][4], PromptRows<kSize>& rows, float (&factor)[2], float scale) {
+template <int kSize, int kColumns>
+__device__ __forceinline__ void weigh_scores(ScoresOf<kColumns>& scores, PromptRows<kSize>& rows, float (&factor)[2], float scale) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float top = scores[0][2 * i];
 #pragma unroll
-    for (int n = 0; n < kBlocks; ++n) top = fmaxf(top, fmaxf(scores[n][2 * i], scores[n][2 * i + 1]));
-    top = top_of_quad(top) * scale;
-#ifdef LAZY
-    top = top > rows.top[i] + 8.0f ? top : rows.top[i];
-#else
-    top = fmaxf(rows.top[i], top);
-#endif
+    for (int n = 0; n < kColumns / 8; ++n) top = fmaxf(top, fmaxf(scores[n][2 * i], scores[n][2 * i + 1]));
+    top = fmaxf(rows.top[i], top_of_quad(top) * scale);
     factor[i] = exp2_fast(rows.top[i] - top);
     rows.top[i] = top;
     float sum = rows.sum[i] * factor[i];
 #pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
+    for (int n = 0; n < kColumns / 8; ++n) {
       scores[n][2 * i] = exp2_fast(scores[n][2 * i] * scale - top);
       scores[n][2 * i + 1] = exp2_fast(scores[n][2 * i + 1] * scale - top);
       sum += scores[n][2 * i] + scores[n][2 * i + 1];
@@ -216,7 +178,8 @@ __device__ __forceinline__ void weigh_scores(float (&scores)[kBlocks][4], Prompt
   }
 }
 
-// Rounds weights to bf16, which is all the error that the values' products bring: 2^-9 of each.
+// Rounds weights to bf16: an error of 2^-9 of each at most, and nearly all there is, for products of bf16 are exact and sums are f32. The sum
+// of weights is that of the unrounded ones, so a row's result is off by 2^-9 of sum |weight value| at most, before it is rounded itself.
 __device__ __forceinline__ void round_weights(Weights& weights, const Scores& scores) {
 #pragma unroll
   for (int n = 0; n < kTile / 16; ++n) {
@@ -233,32 +196,6 @@ __device__ __forceinline__ void scale_out(PromptRows<kSize>& rows, const float (
   }
 }
 
-#ifdef STORE_PAIR
-// Lanes have words c of eight elements' four, c = lane % 4, of two blocks one after another. Even lanes get words c and c + 1 of the first
-// block, odd ones c - 1 and c of the second: four lanes then store 32 bytes together.
-__device__ __forceinline__ uint2 gather_pair(uint32_t first, uint32_t second) {
-  const bool odd = threadIdx.x & 1;
-  const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? first : second, 1);
-  return odd ? make_uint2(other, second) : make_uint2(first, other);
-}
-
-template <int kSize>
-__device__ __forceinline__ void store_rows(PromptRows<kSize>& rows, const RowPlaces& places, const PromptArgs& a, const Item& item) {
-  bf16* out = a.out + (static_cast<int64_t>(item.token) * a.kv_heads + item.head) * a.group * kSize;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float inverse = __fdividef(1.0f, sum_of_quad(rows.sum[i]));
-    const bool there = places.offset[i] < item.tokens;
-#pragma unroll
-    for (int d = 0; d < kSize / 8; d += 2) {
-      const uint2 words = gather_pair(pack_bf16(rows.out[d][2 * i] * inverse, rows.out[d][2 * i + 1] * inverse),
-                                      pack_bf16(rows.out[d + 1][2 * i] * inverse, rows.out[d + 1][2 * i + 1] * inverse));
-      if (there) *reinterpret_cast<uint2*>(out + places.out[i] + d * 8) = words;
-    }
-  }
-}
-
-#else
 // Four lanes that have words c, c + 4, c + 8, c + 12 of a row, c their number, get words 4 c to 4 c + 3.
 __device__ __forceinline__ void gather_quad(uint32_t (&words)[4]) {
   const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
@@ -296,5 +233,4 @@ __device__ __forceinline__ void store_rows(PromptRows<kSize>& rows, const RowPla
   }
 }
 
-#endif
 }  // namespace accrete

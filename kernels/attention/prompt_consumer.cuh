@@ -87,6 +87,7 @@ class PromptConsumer {
     wgmma_wait<0>();
     pin_registers(scores);
     release_keys(first);
+    rows.least = __shfl_sync(kAllLanes, rows.limit[0], 0);  // limits do not decrease with the row; here, where they have long been loaded
     mask_scores<kSize, kColumns>(scores, rows, first);
     weigh_scores<kSize, kColumns>(scores, rows, factor, a_.scale);
     pin_registers(scores);

@@ -58,7 +58,7 @@ struct PromptRows {
   float out[kSize / 8][4];
   float top[2], sum[2];  // sums of this lane's columns alone until the end
   int limit[2];          // own_slot: slots that the row sees
-  int least;             // the least limit of the warp's rows
+  int least;             // the least limit of the warp's rows, as of the first tile
 };
 
 // Pieces of 16 bytes of this lane's row as TileLayout's rows hold them: four matrices, 16 rows x 16 elements from element 16 k.
@@ -74,7 +74,6 @@ __device__ __forceinline__ void load_limits(PromptRows<kSize>& rows, const RowPl
     const bool there = places.offset[i] < item.tokens;
     rows.limit[i] = there ? a.own_slot[static_cast<int64_t>(item.token + places.offset[i]) * a.kv_heads + item.head] : INT32_MAX;
   }
-  rows.least = __shfl_sync(kAllLanes, rows.limit[0], 0);  // limits do not decrease with the row
 }
 
 // Where queries and own keys of an item are in shared memory.

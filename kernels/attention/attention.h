@@ -20,11 +20,11 @@ struct Attention {
   AnyView<3> own_v;                // [T, Hkv_local, D]
   View<const int32_t, 2> own_slot; // [T, Hkv_local]
   AnyView<3> out;                  // [T, Hq_local, D]
-  const DecodePlan* plan = nullptr;  // CUDA: made for this step by plan_decode_cuda; needed when the step has decodes
+  const DecodePlan* plan = nullptr;  // CUDA: made for this step by plan_decode_cuda, which a step without decodes may leave out
 };
 
 void attention_cpu(const Attention& op, Stream& stream);
-// bf16 q, own entries, pages and out; D 64 or 128; page_slots a multiple of 16. The step's first batch.decodes sequences take the
+// bf16 q, own entries, pages and out; D 64 or 128; page_slots a multiple of 16; G at most 64. The step's first batch.decodes sequences take the
 // decode kernel, which reads the open slot from its page, the others the prompt kernel. Rows of padding are left alone.
 void attention_cuda(const Attention& op, Stream& stream);
 

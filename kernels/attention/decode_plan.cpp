@@ -9,8 +9,8 @@ size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 size_t DecodePlanShape::bytes() const {
   const size_t all_items = items(max_sequences), all_workers = workers();
-  return aligned(layers * (all_items + 1) * 4) + aligned(layers * (all_workers + 1) * 4) + aligned(layers * 4) + aligned(all_items * 4) +
-         aligned(all_workers * 2 * 4) +         aligned(all_workers * 2 * partial_floats() * 4);
+  return aligned(2 * 4) + aligned(layers * (all_items + 1) * 4) + aligned(layers * (all_workers + 1) * 4) + aligned(layers * 4) +
+         aligned(all_items * 4) + aligned(all_workers * 2 * 4) + aligned(all_workers * 2 * partial_floats() * 4);
 }
 
 DecodePlan decode_plan(const DecodePlanShape& shape, void* memory) {
@@ -23,6 +23,7 @@ DecodePlan decode_plan(const DecodePlanShape& shape, void* memory) {
   const size_t items = shape.items(shape.max_sequences), workers = shape.workers();
   DecodePlan plan;
   plan.shape = shape;
+  plan.claims = reinterpret_cast<uint32_t*>(take(2 * 4));
   plan.prefix = reinterpret_cast<int32_t*>(take(shape.layers * (items + 1) * 4));
   plan.first_item = reinterpret_cast<int32_t*>(take(shape.layers * (workers + 1) * 4));
   plan.range = reinterpret_cast<int32_t*>(take(shape.layers * 4));

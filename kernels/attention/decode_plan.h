@@ -50,6 +50,7 @@ struct DecodePlan {
   int32_t* arrived = nullptr;        // [items]
   int32_t* group_arrived = nullptr;  // [workers, 2]
   float* partial = nullptr;       // [workers, 2, partial_floats] O, m, l of a range's first and last item
+  uint32_t* claims = nullptr;     // [2] of prompt attention, which shares out its items as it runs (prompt_items.cuh); zero between launches
 };
 
 // Lays the plan out in `memory` of shape.bytes(), which must be zeroed once before the first step.

@@ -8,6 +8,7 @@
 #include "launch/bench/kernels/costs.h"
 #include "launch/bench/kernels/draws.h"
 #include "launch/bench/kernels/lab.h"
+#include "launch/bench/kernels/plan_memory.h"
 #include "launch/bench/kernels/step.h"
 
 namespace accrete::launch {
@@ -64,16 +65,6 @@ CacheLengths lengths_of(const ModelShape& model, const DecodeCase& c) {
   }
   return lengths;
 }
-
-struct PlanMemory {
-  DecodePlan plan;
-  DeviceMemory memory;
-
-  PlanMemory(const DecodePlanShape& shape, Stream& stream) : memory(shape.bytes()) {
-    fill_device(memory.data(), 0, memory.bytes(), stream);
-    plan = decode_plan(shape, memory.data());
-  }
-};
 
 DecodePlanShape plan_shape(const Lab& lab, const ModelShape& model, int64_t layers, int64_t sequences) {
   return {.layers = static_cast<int>(layers), .kv_heads = static_cast<int>(model.kv_heads), .group = static_cast<int>(model.group()),

@@ -23,6 +23,7 @@ struct Cost {
   double flops = 0.0;
   MemoryLimit memory = MemoryLimit::copy;
   MathLimit math = MathLimit::bf16;
+  Cost times(double count) const { return {bytes * count, flops * count, memory, math}; }
 };
 
 struct Label {

@@ -2,6 +2,7 @@
 // queries that the GPU itself holds: so each op answers for its own roundings alone.
 #if defined(ACCRETE_CUDA)
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -21,9 +22,10 @@ struct Model {
   int window = 12;
   int page_slots = 16;
   int64_t pages = 4000;
+  int64_t max_pages = 40;
 };
 
-using Step = std::vector<std::pair<int32_t, int32_t>>;  // (row, tokens); decodes first
+using Step = std::vector<std::pair<int32_t, int32_t>>;  // (row, tokens); decodes first, padding, whose row is -1, last
 
 class CudaSteps : public testing::Test {
  protected:
@@ -32,13 +34,25 @@ class CudaSteps : public testing::Test {
   }
 };
 
+constexpr float kUnwritten = 776.0f;  // that bf16 holds
+
 double bf16_error(double x) { return std::abs(x) * 0x1p-8 + 1e-6; }  // rounding to bf16, with sums in another order before it
+
+// The slots of a head as the GPU's tables hold them: element d of key (which 0) or value (1).
+struct HeadSlots {
+  const std::vector<bf16>& pages;
+  const int32_t* ids;
+  int64_t page_slots, size;
+  double at(int which, int64_t slot, int64_t d) const {
+    return static_cast<float>(pages[((ids[slot / page_slots] * 2 + which) * page_slots + slot % page_slots) * size + d]);
+  }
+};
 
 class Rig {
  public:
   static constexpr int kRows = 6;
   explicit Rig(const Model& m)
-      : model(m), tables({2, kRows, m.kv_heads, m.head_size, 40, m.pages, m.page_slots, m.window, DType::f32}), gpu(tables), next(kRows, 0) {
+      : model(m), tables({2, kRows, m.kv_heads, m.head_size, m.max_pages, m.pages, m.page_slots, m.window, DType::f32}), gpu(tables), next(kRows, 0) {
     dmc.mode = m.mode;
     dmc.window = m.window;
     dmc.bf16_decision = true;
@@ -73,11 +87,19 @@ class Rig {
     std::vector<int32_t> row, begin{0}, position, sequence;
     std::vector<uint64_t> key;
     int64_t decodes = 0, most = 0;
+    int64_t sequences = 0;  // but for padding
+    int64_t tokens() const { return begin[sequences]; }
+  };
+  struct Inputs {
+    std::vector<float> qkv, cos, sin;
   };
   Batch make_batch(const Step& step);
   std::vector<float> random_qkv(int64_t tokens);
+  void run_cpu(const Batch& batch, Inputs& inputs);
+  void run_gpu(const Batch& batch, const Inputs& inputs);
   void check_update(const Batch& batch);
   void check_attention(const Batch& batch);
+  void check_head(const Batch& batch, int64_t sequence, int64_t h, const HeadSlots& slots);
 
   // Of the last step.
   std::vector<float> q, own_k, own_v;
@@ -93,10 +115,11 @@ Rig::Batch Rig::make_batch(const Step& step) {
     b.row.push_back(row);
     b.key.push_back(1000 + row);
     for (int32_t i = 0; i < tokens; ++i) {
-      b.position.push_back(next[row]++);
+      b.position.push_back(row < 0 ? i : next[row]++);
       b.sequence.push_back(s);
     }
     b.begin.push_back(static_cast<int32_t>(b.position.size()));
+    if (row >= 0) ++b.sequences;
     const bool decode = tokens == 1 && b.position.back() > 0;
     if (decode && b.decodes == s) ++b.decodes;
     else b.most = std::max<int64_t>(b.most, tokens);
@@ -120,10 +143,22 @@ std::vector<float> Rig::random_qkv(int64_t tokens) {
 
 void Rig::run(const Step& step) {
   const Batch b = make_batch(step);
-  const int64_t T = b.position.size(), B = b.row.size(), H = model.kv_heads, Q = H * model.group, D = model.head_size, W = (Q + 2 * H) * D;
-  std::vector<float> qkv = random_qkv(T), cos(T * D / 2), sin(T * D / 2);
-  std::vector<bf16> narrow(qkv.begin(), qkv.end());
-  q.assign(T * Q * D, 0), own_k.assign(T * H * D, 0), own_v = own_k, own_slot.assign(T * H, -5);
+  const int64_t T = b.position.size(), D = model.head_size;
+  Inputs inputs{random_qkv(T), std::vector<float>(T * D / 2), std::vector<float>(T * D / 2)};
+  rope_angles_cpu({View<const int32_t, 1>(b.position.data(), {T}), View<const double, 1>(inv_freq.data(), {D / 2}), View<float, 2>(inputs.cos.data(), {T, D / 2}),
+                   View<float, 2>(inputs.sin.data(), {T, D / 2})},
+                  cpu.stream());
+  run_cpu(b, inputs);
+  run_gpu(b, inputs);
+  if (gpu.exhausted()) return;
+  check_update(b);
+  check_attention(b);
+}
+
+// The update alone, without the padding.
+void Rig::run_cpu(const Batch& b, Inputs& inputs) {
+  const int64_t all = b.position.size(), B = b.sequences, T = b.tokens(), H = model.kv_heads, Q = H * model.group, D = model.head_size;
+  q.assign(all * Q * D, 0), own_k.assign(all * H * D, 0), own_v = own_k, own_slot.assign(all * H, -5);
   DmcUpdate op;
   op.dmc = dmc;
   op.layer = kLayer;
@@ -132,29 +167,33 @@ void Rig::run(const Step& step) {
   op.batch.token_begin = View<const int32_t, 1>(b.begin.data(), {B + 1});
   op.batch.position = View<const int32_t, 1>(b.position.data(), {T});
   op.batch.sequence_key = View<const uint64_t, 1>(b.key.data(), {B});
-  rope_angles_cpu({op.batch.position, View<const double, 1>(inv_freq.data(), {D / 2}), View<float, 2>(cos.data(), {T, D / 2}), View<float, 2>(sin.data(), {T, D / 2})},
-                  cpu.stream());
-  op.qkv = View<float, 2>(qkv.data(), {T, W});
-  op.cos = View<const float, 2>(cos.data(), {T, D / 2});
-  op.sin = View<const float, 2>(sin.data(), {T, D / 2});
+  op.qkv = View<float, 2>(inputs.qkv.data(), {T, (Q + 2 * H) * D});
+  op.cos = View<const float, 2>(inputs.cos.data(), {T, D / 2});
+  op.sin = View<const float, 2>(inputs.sin.data(), {T, D / 2});
   op.q = View<float, 3>(q.data(), {T, Q, D});
   op.own_k = View<float, 3>(own_k.data(), {T, H, D});
   op.own_v = View<float, 3>(own_v.data(), {T, H, D});
   op.own_slot = View<int32_t, 2>(own_slot.data(), {T, H});
   dmc_update_cpu(op, cpu.stream());
+}
 
+void Rig::run_gpu(const Batch& b, const Inputs& inputs) {
+  const int64_t T = b.position.size(), B = b.row.size(), H = model.kv_heads, Q = H * model.group, D = model.head_size;
   const auto on = [](const auto& values) { return CudaDevice::Memory<std::decay_t<decltype(values[0])>>(values); };
   auto d_row = on(b.row), d_begin = on(b.begin), d_position = on(b.position), d_sequence = on(b.sequence);
   auto d_key = on(b.key);
-  auto d_cos = on(cos), d_sin = on(sin), d_weight = on(std::vector<float>(T * H));
+  auto d_cos = on(inputs.cos), d_sin = on(inputs.sin), d_weight = on(std::vector<float>(T * H));
   auto d_rates = on(rates);
   auto d_age = on(std::vector<int32_t>(T * H)), d_slot = on(std::vector<int32_t>(T * H, -5));
-  auto d_qkv = on(narrow), d_q = on(std::vector<bf16>(T * Q * D)), d_k = on(std::vector<bf16>(T * H * D)), d_v = on(std::vector<bf16>(T * H * D)),
-       d_out = on(std::vector<bf16>(T * Q * D, bf16(777.0f)));
+  auto d_qkv = on(std::vector<bf16>(inputs.qkv.begin(), inputs.qkv.end())), d_q = on(std::vector<bf16>(T * Q * D)), d_k = on(std::vector<bf16>(T * H * D)),
+       d_v = on(std::vector<bf16>(T * H * D)), d_out = on(std::vector<bf16>(T * Q * D, bf16(kUnwritten)));
+  DmcUpdate op;
+  op.dmc = dmc;
+  op.layer = kLayer;
   op.cache = gpu.ref();
   op.batch = {View<const int32_t, 1>(d_row.data(), {B}), View<const int32_t, 1>(d_begin.data(), {B + 1}), View<const int32_t, 1>(d_position.data(), {T}),
               View<const uint64_t, 1>(d_key.data(), {B}), View<const int32_t, 1>(d_sequence.data(), {T}), b.decodes, b.most};
-  op.qkv = View<bf16, 2>(d_qkv.data(), {T, W});
+  op.qkv = View<bf16, 2>(d_qkv.data(), {T, (Q + 2 * H) * D});
   op.cos = View<const float, 2>(d_cos.data(), {T, D / 2});
   op.sin = View<const float, 2>(d_sin.data(), {T, D / 2});
   op.q = View<bf16, 3>(d_q.data(), {T, Q, D});
@@ -168,26 +207,13 @@ void Rig::run(const Step& step) {
   dmc_update_cuda(op, cuda.stream());
   attention_cuda({op.batch, op.cache, kLayer, op.q, op.own_k, op.own_v, op.own_slot, View<bf16, 3>(d_out.data(), {T, Q, D}), &plan}, cuda.stream());
   gpu_q = d_q.read(), gpu_k = d_k.read(), gpu_v = d_v.read(), gpu_out = d_out.read(), gpu_slot = d_slot.read();
-  if (gpu.exhausted()) return;
-  check_update(b);
-  check_attention(b);
 }
 
-// The slots of a head as the GPU's tables hold them: element d of key (which 0) or value (1).
-struct HeadSlots {
-  const std::vector<bf16>& pages;
-  const int32_t* ids;
-  int64_t page_slots, size;
-  double at(int which, int64_t slot, int64_t d) const {
-    return static_cast<float>(pages[((ids[slot / page_slots] * 2 + which) * page_slots + slot % page_slots) * size + d]);
-  }
-};
-
 void Rig::check_update(const Batch& b) {
-  const int64_t H = model.kv_heads, D = model.head_size, first_own = b.decodes * H * D;
-  for (size_t i = 0; i < q.size(); ++i) ASSERT_NEAR(static_cast<float>(gpu_q[i]), q[i], bf16_error(q[i])) << "q " << i;
+  const int64_t H = model.kv_heads, D = model.head_size, first_own = b.decodes * H * D, tokens = b.tokens(), end_own = tokens * H * D;
+  for (int64_t i = 0; i < tokens * H * model.group * D; ++i) ASSERT_NEAR(static_cast<float>(gpu_q[i]), q[i], bf16_error(q[i])) << "q " << i;
   ASSERT_EQ(gpu_slot, own_slot);
-  for (size_t i = first_own; i < own_k.size(); ++i) {
+  for (int64_t i = first_own; i < end_own; ++i) {
     ASSERT_NEAR(static_cast<float>(gpu_k[i]), own_k[i], bf16_error(own_k[i]) + 1e-5) << "own_k " << i;
     ASSERT_NEAR(static_cast<float>(gpu_v[i]), own_v[i], bf16_error(own_v[i]) + 1e-5) << "own_v " << i;
   }
@@ -208,44 +234,69 @@ void Rig::check_update(const Batch& b) {
   }
 }
 
-// out = softmax(q K) V in float64. Weights are rounded to bf16 before they meet the values, and the result once more; the rest is fp32.
-void Rig::check_attention(const Batch& b) {
+// To the next token that is checked: of long prompts the first and last ones and some between, at places of any remainder.
+int32_t checked_step(int32_t token, int32_t tokens) { return token < 200 || token > tokens - 150 ? 1 : 37; }
+
+// What a query sees, as the GPU holds it: closed slots and, in prompts, behind them the token's own entry.
+struct Seen {
+  const HeadSlots& slots;
+  int64_t closed;
+  const bf16* own[2];  // key and value [D]; null in decodes
+  int64_t count() const { return closed + (own[0] ? 1 : 0); }
+  double at(int which, int64_t j, int64_t d) const { return j < closed ? slots.at(which, j, d) : static_cast<double>(static_cast<float>(own[which][d])); }
+};
+
+// softmax(q K / sqrt(D)) in float64.
+std::vector<double> exact_weights(const Seen& seen, const bf16* query) {
+  const int64_t D = seen.slots.size;
+  std::vector<double> weights(seen.count(), 0.0);
+  for (int64_t j = 0; j < seen.count(); ++j) {
+    for (int64_t d = 0; d < D; ++d) weights[j] += seen.at(0, j, d) * static_cast<float>(query[d]);
+  }
+  const double top = *std::max_element(weights.begin(), weights.end());
+  double sum = 0;
+  for (double& x : weights) sum += x = std::exp((x - top) / std::sqrt(static_cast<double>(D)));
+  for (double& x : weights) x /= sum;
+  return weights;
+}
+
+// Weights are rounded to bf16 before they meet the values, and the result once more, each by 2^-9 of itself at most; the rest is fp32, with
+// twice that allowed for all together.
+void check_row(const Seen& seen, const bf16* query, const bf16* out, const std::string& where) {
+  const std::vector<double> weights = exact_weights(seen, query);
+  for (int64_t d = 0; d < seen.slots.size; ++d) {
+    double exact = 0, size = 0;
+    for (int64_t j = 0; j < seen.count(); ++j) {
+      exact += weights[j] * seen.at(1, j, d);
+      size += weights[j] * std::abs(seen.at(1, j, d));
+    }
+    ASSERT_NEAR(static_cast<float>(out[d]), exact, 0x1p-8 * (size + std::abs(exact)) + 1e-4) << where << " d " << d << " slots " << seen.closed;
+  }
+}
+
+void Rig::check_head(const Batch& b, int64_t s, int64_t h, const HeadSlots& slots) {
   const int64_t H = model.kv_heads, D = model.head_size, G = model.group;
-  const auto pages = gpu.pages();
-  const auto ids = gpu.page_rows();
-  for (size_t s = 0; s < b.row.size(); ++s) {
-    for (int32_t t = b.begin[s]; t < b.begin[s + 1]; ++t) {
-      const bool decode = static_cast<int64_t>(s) < b.decodes;
-      for (int64_t h = 0; h < H; ++h) {
-        const int64_t head = (kLayer * kRows + b.row[s]) * H + h, closed = gpu_slot[t * H + h] + (decode ? 1 : 0);
-        const HeadSlots slots{pages, ids.data() + head * tables.shape.max_pages, model.page_slots, D};
-        for (int64_t g = 0; g < G; ++g) {
-          const bf16* query = &gpu_q[((t * H + h) * G + g) * D];
-          std::vector<double> scores(closed + (decode ? 0 : 1), 0.0);
-          for (size_t j = 0; j < scores.size(); ++j) {
-            for (int64_t d = 0; d < D; ++d) {
-              const double k = static_cast<int64_t>(j) < closed ? slots.at(0, j, d) : static_cast<float>(gpu_k[(t * H + h) * D + d]);
-              scores[j] += k * static_cast<float>(query[d]);
-            }
-          }
-          const double top = *std::max_element(scores.begin(), scores.end());
-          double sum = 0;
-          for (double& x : scores) sum += x = std::exp((x - top) / std::sqrt(static_cast<double>(D)));
-          for (int64_t d = 0; d < D; ++d) {
-            double exact = 0, size = 0;
-            for (size_t j = 0; j < scores.size(); ++j) {
-              const double v = static_cast<int64_t>(j) < closed ? slots.at(1, j, d) : static_cast<float>(gpu_v[(t * H + h) * D + d]);
-              exact += scores[j] / sum * v;
-              size += scores[j] / sum * std::abs(v);
-            }
-            const double bound = 0x1p-8 * (size + std::abs(exact)) + 1e-4;
-            ASSERT_NEAR(static_cast<float>(gpu_out[((t * H + h) * G + g) * D + d]), exact, bound)
-                << "sequence " << s << " token " << t << " KV head " << h << " query " << g << " d " << d << " slots " << closed;
-          }
-        }
-      }
+  const int32_t begin = b.begin[s], end = b.begin[s + 1];
+  const bool decode = s < b.decodes;  // its open slot is in its page
+  for (int32_t t = begin; t < end; t += checked_step(t - begin, end - begin)) {
+    const int64_t own = t * H + h;
+    Seen seen{slots, gpu_slot[own] + (decode ? 1 : 0), {nullptr, nullptr}};
+    if (!decode) seen.own[0] = &gpu_k[own * D], seen.own[1] = &gpu_v[own * D];
+    for (int64_t g = 0; g < G && !testing::Test::HasFatalFailure(); ++g) {
+      check_row(seen, &gpu_q[(own * G + g) * D], &gpu_out[(own * G + g) * D], fmt::format("sequence {} token {} KV head {} query {}", s, t, h, g));
     }
   }
+}
+
+void Rig::check_attention(const Batch& b) {
+  const int64_t H = model.kv_heads;
+  const auto pages = gpu.pages();
+  const auto ids = gpu.page_rows();
+  for (int64_t i = 0; i < b.sequences * H; ++i) {
+    const int64_t s = i / H, head = (kLayer * kRows + b.row[s]) * H + i % H;
+    check_head(b, s, i % H, {pages, ids.data() + head * tables.shape.max_pages, model.page_slots, model.head_size});
+  }
+  for (size_t i = b.tokens() * H * model.group * model.head_size; i < gpu_out.size(); ++i) ASSERT_EQ(static_cast<float>(gpu_out[i]), kUnwritten) << "padding " << i;
 }
 
 // Prompts of many lengths together, chunks, decodes beside a chunk, decodes alone.
@@ -254,7 +305,7 @@ void run_steps(const Model& model) {
   rig.run({{0, 37}, {1, 1}, {2, 300}});
   rig.run({{0, 1}, {2, 5}, {3, 129}});
   for (int i = 0; i < 4; ++i) rig.run({{0, 1}, {1, 1}, {2, 1}, {3, 1}});
-  rig.run({{1, 1}, {3, 1}, {0, 20}, {5, 260}});
+  rig.run({{1, 1}, {3, 1}, {0, 20}, {5, 260}, {-1, 70}});
   for (int i = 0; i < 20; ++i) rig.run({{5, 1}, {0, 1}, {2, 1}});
   EXPECT_FALSE(rig.gpu.exhausted());
 }
@@ -268,12 +319,43 @@ TEST_F(CudaSteps, Synthetic) { run_steps({4, 4, 128, DmcMode::synthetic}); }
 TEST_F(CudaSteps, PlainLlama) { run_steps({2, 4, 128, DmcMode::off}); }
 TEST_F(CudaSteps, PagesOf64Slots) { run_steps({2, 2, 64, DmcMode::learned, 12, 64}); }
 
+// A long prompt beside short ones, then chunk after chunk behind it.
+void run_long(Model model, int32_t tokens) {
+  model.pages = model.kv_heads * (2 * (tokens + 1600) / model.page_slots) + 100;
+  model.max_pages = (2 * tokens + 1000) / model.page_slots;
+  Rig rig(model);
+  rig.run({{0, 7}, {1, tokens}, {2, 130}});
+  rig.run({{2, 1}, {1, 1}, {0, 127}});
+  rig.run({{0, 64}, {1, 129}, {3, 1}});
+  rig.run({{1, 513}, {3, 200}});
+  EXPECT_FALSE(rig.gpu.exhausted());
+}
+
+TEST_F(CudaSteps, LongLearned128) { run_long({2, 1, 128, DmcMode::learned}, 4500); }
+TEST_F(CudaSteps, LongLearnedGroups8PagesOf32) { run_long({1, 8, 128, DmcMode::learned, 12, 32}, 1700); }
+TEST_F(CudaSteps, LongLearned64Groups3) { run_long({2, 3, 64, DmcMode::learned}, 2100); }
+TEST_F(CudaSteps, LongLearned64PagesOf64) { run_long({2, 1, 64, DmcMode::learned, 12, 64}, 4100); }
+TEST_F(CudaSteps, LongPlain128PagesOf64) { run_long({1, 2, 128, DmcMode::off, 12, 64}, 1600); }
+TEST_F(CudaSteps, LongPlainGroups16) { run_long({1, 16, 128, DmcMode::off}, 500); }
+TEST_F(CudaSteps, LongSynthetic64PagesOf32) { run_long({3, 2, 64, DmcMode::synthetic, 12, 32}, 3000); }
+
+// More (sequence, KV head) pairs than prompt attention sorts by length, and a group that does not divide its rows.
+TEST_F(CudaSteps, ManyHeads) {
+  Rig rig({50, 5, 64, DmcMode::synthetic, 12, 16, 8000});
+  rig.run({{0, 30}, {1, 41}, {2, 55}, {3, 1}, {4, 2}, {5, 17}});
+  rig.run({{3, 1}, {0, 29}, {1, 3}, {2, 2}, {4, 90}, {5, 1}});
+  EXPECT_FALSE(rig.gpu.exhausted());
+}
+
 // A pool that runs dry is flagged, and every page is still owned once or free.
 TEST_F(CudaSteps, PoolRunsDry) {
   Rig rig({2, 1, 128, DmcMode::off, 12, 16, 5});
   rig.run({{0, 100}});
   EXPECT_TRUE(rig.gpu.exhausted());
   EXPECT_LE(rig.gpu.taken(), 5u);
+  Rig longer({2, 1, 128, DmcMode::off, 12, 16, 5, 20});  // than its row of the page table, too
+  longer.run({{0, 900}});
+  EXPECT_TRUE(longer.gpu.exhausted());
   Rig decode({2, 1, 128, DmcMode::off, 12, 16, 5});
   decode.run({{0, 20}});
   ASSERT_FALSE(decode.gpu.exhausted());

@@ -24,6 +24,8 @@ constexpr int kMostCluster = 8;  // blocks; what every Hopper can place
 constexpr int kMostThreads = 448;     // two such blocks share a multiprocessor with 72 registers a thread
 constexpr int kMostWarps = kMostThreads / kWarp;
 
+static_assert(kWidestFp8Mlp <= kMostCluster * kMostThreads * kBfloats);
+
 struct Rows {
   const bf16* gate_up;   // [T, 2 F]
   const float* factors;  // [T] of rows, or null
@@ -195,7 +197,7 @@ void check_fp8(const SiluMul& op) {
   const auto [tokens, width] = op.y8.values.shape;
   CHECK(op.gate_up.dtype == DType::bf16, name_of(op.gate_up.dtype));
   CHECK(op.gate_up.shape[0] == tokens && op.gate_up.shape[1] == 2 * width && op.gate_up.stride[1] == 1, op.gate_up.shape[0], op.gate_up.shape[1], tokens, width);
-  CHECK(width % 16 == 0 && width <= kMostCluster * kMostThreads * kBfloats && tokens <= INT32_MAX, width, tokens);
+  CHECK(width % 16 == 0 && width <= kWidestFp8Mlp && tokens <= INT32_MAX, width, tokens);
   CHECK(aligned(op.gate_up.data, op.gate_up.stride[0] * 2), op.gate_up.data, op.gate_up.stride[0]);
   CHECK(op.y8.values.stride[1] == 1 && aligned(op.y8.values.data, op.y8.values.stride[0]), op.y8.values.data, op.y8.values.stride[0]);
   CHECK(op.y8.scale.shape[0] == tokens && op.y8.scale.stride[0] == 1, op.y8.scale.shape[0], tokens);

@@ -13,6 +13,8 @@ constexpr int kStep = kNormThreads * kBfloats;
 constexpr int kMostChunks = 8;        // 16-byte pieces of a row a thread keeps
 constexpr int64_t kFewRows = 2 * 132;  // that all run at once whatever registers they take
 
+static_assert(kWidestFp8Norm <= kMostChunks * kStep);
+
 struct Rows {
   bf16* x;
   const bf16* delta;     // or null
@@ -116,7 +118,7 @@ bool aligned(const void* pointer, int64_t stride_bytes) { return reinterpret_cas
 void check_fp8(const RmsNorm& op) {
   const auto [count, width] = op.x.shape;
   CHECK(op.x.dtype == DType::bf16 && op.weight.dtype == DType::f32, name_of(op.x.dtype), name_of(op.weight.dtype));
-  CHECK(width % 16 == 0 && width <= kMostChunks * kStep, width);
+  CHECK(width % 16 == 0 && width <= kWidestFp8Norm, width);
   CHECK(aligned(op.x.data, op.x.stride[0] * 2) && aligned(op.weight.data, 0), op.x.data, op.x.stride[0], op.weight.data);
   if (op.delta.data) CHECK(aligned(op.delta.data, op.delta.stride[0] * 2), op.delta.data, op.delta.stride[0]);
   if (op.y.data) {

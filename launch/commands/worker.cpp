@@ -22,7 +22,7 @@ struct WorkerFlags {
   ServerFlags server;
   std::string coordinator;
   double reconnect_seconds = 10.0;
-  double rank_timeout = 8.0;
+  double rank_timeout = 6.0;
 };
 
 void check_coordinator(const std::string& address) {

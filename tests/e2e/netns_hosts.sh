@@ -31,6 +31,8 @@ cleanup() {
 trap cleanup EXIT
 
 in_host() { local n=$1; shift; ip netns exec "$tag$n" "$@"; }
+# In the background: the shell that is forked becomes the command, so that $! is its process.
+become_in_host() { local n=$1; shift; exec ip netns exec "$tag$n" "$@"; }
 ip -n "${tag}b" link add bridge type bridge 2>/dev/null || skip "no bridges in this kernel"
 ip -n "${tag}b" link set bridge up
 for n in 1 2 3; do
@@ -70,11 +72,11 @@ left_over() {  # every process of the hosts but the coordinator
   done
 }
 
-in_host 1 "$accrete" coordinator --host 10.77.0.1 --port 8000 --rpc-port 8001 >"$work/coordinator.log" 2>&1 &
+become_in_host 1 "$accrete" coordinator --host 10.77.0.1 --port 8000 --rpc-port 8001 >"$work/coordinator.log" 2>&1 &
 coordinator=$!
 
 start_replica() {
-  in_host 1 unshare --uts bash -c 'hostname host1; exec "$@"' start bash "$root/launch/mpirun.sh" -np 3 \
+  become_in_host 1 unshare --uts bash -c 'hostname host1; exec "$@"' start bash "$root/launch/mpirun.sh" -np 3 \
     --hosts 10.77.0.1:1,10.77.0.2:1,10.77.0.3:1 --interface e0 \
     --mpi "--mca plm_rsh_agent $work/agent --mca orte_keep_fqdn_hostnames 1 --mca btl tcp,self" -- \
     "$accrete" worker "$model" -tp 1 -pp 3 --coordinator 10.77.0.1:8001 --max-model-len 4096 --kv-cache-memory-bytes 128MiB \
@@ -109,7 +111,7 @@ for _ in $(seq 50); do [ -n "$(left_over)" ] || break; sleep 0.1; done
 cut_link() {
   local began code
   start_replica
-  in_host 1 curl -sN --max-time 60 http://10.77.0.1:8000/v1/completions -H 'Content-Type: application/json' \
+  become_in_host 1 curl -sN --max-time 60 http://10.77.0.1:8000/v1/completions -H 'Content-Type: application/json' \
     -d '{"prompt": "One, two, three,", "max_tokens": 3500, "temperature": 0, "ignore_eos": true, "stream": true}' >"$work/stream.log" 2>&1 &
   local client=$!
   for _ in $(seq 100); do [ "$(wc -l <"$work/stream.log")" -gt 10 ] && break; sleep 0.1; done

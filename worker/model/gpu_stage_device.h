@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kernels/device/device_memory.h"
+#include "kernels/device/op_trace.h"
 #include "kernels/gemm/gemm_plans.h"
 #include "worker/model/stage_device.h"
 
@@ -14,11 +15,14 @@ class GpuStageDevice : public StageDevice {
  public:
   // GPU `index` becomes the calling thread's. `readers` threads read weights. Throws CudaError.
   GpuStageDevice(int index, int readers);
+  // Operations are timed from now on; not to be captured in graphs.
+  void start_trace();
+  OpTrace& trace() { return *trace_; }
 
   const DeviceInfo& info() const { return info_; }
   GemmPlans& gemm_plans() { return *plans_; }
 
-  const Backend& backend() const override { return cuda_backend(); }
+  const Backend& backend() const override { return trace_ ? traced_cuda_backend() : cuda_backend(); }
   Stream& stream() override { return stream_->stream(); }
   DType activation_dtype() const override { return DType::bf16; }
   int multiprocessors() const override { return info_.multiprocessors; }
@@ -32,6 +36,7 @@ class GpuStageDevice : public StageDevice {
   int readers_;
   std::unique_ptr<DeviceStream> stream_;
   std::unique_ptr<GemmPlans> plans_;
+  std::unique_ptr<OpTrace> trace_;
 };
 
 }  // namespace accrete::worker

@@ -92,6 +92,11 @@ GpuStageDevice::GpuStageDevice(int index, int readers)
   stream().gemm = plans_.get();
 }
 
+void GpuStageDevice::start_trace() {
+  trace_ = std::make_unique<OpTrace>();
+  stream().trace = trace_.get();
+}
+
 DeviceBytes GpuStageDevice::allocate(int64_t bytes) {
   auto memory = std::make_shared<DeviceMemory>(static_cast<size_t>(bytes));
   fill_device(memory->data(), 0, static_cast<size_t>(bytes), stream());

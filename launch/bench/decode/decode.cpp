@@ -9,6 +9,7 @@
 #include "launch/bench/decode/copy_rate.h"
 #include "launch/bench/decode/decode_report.h"
 #include "launch/bench/decode/largest_batch.h"
+#include "launch/bench/decode/step_parts.h"
 #include "launch/bench/engine_requests.h"
 #include "launch/bench/report.h"
 #include "launch/cli/engine_flags.h"
@@ -156,6 +157,15 @@ DecodeRow Bench::run(double ratio) {
   return row;
 }
 
+// After the engine that measured has given its memory back.
+void add_parts(const DecodeFlags& flags, DecodeRow& row) {
+  worker::EngineOptions options = flags.engine.options;
+  options.dmc_synthetic_cr = row.cr > 1.0 ? row.cr : 0.0;
+  options.max_num_seqs = row.batch;
+  options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, row.batch);
+  row.parts = step_parts(options, row.batch, static_cast<int64_t>(row.context) - 16);
+}
+
 int run_decode(DecodeFlags& flags) {
   worker::EngineOptions& options = flags.engine.options;
   options.pretend_prompts = true;
@@ -172,6 +182,7 @@ int run_decode(DecodeFlags& flags) {
   bench.report.roofline.bandwidth = worker::on_gpu(options) ? measured_copy_rate(bench.report.gpu) : 0.0;
   for (double ratio : flags.ratios) {
     bench.report.rows.push_back(bench.run(ratio));
+    if (flags.breakdown) add_parts(flags, bench.report.rows.back());
     if (!flags.output_json.empty()) write_file(flags.output_json, to_json(bench.report).dump(2) + "\n");
   }
   fmt::print("{}", text_table(bench.report));
@@ -194,6 +205,7 @@ Command add_bench_decode(CLI::App& parent) {
   app->add_option("--steps", flags->steps, "steps measured")->check(CLI::Range(1, 100000))->capture_default_str();
   app->add_option("--compression-ratios", flags->ratios, "one run each, e.g. 1,2,4,8; above 1 decisions are forced (synthetic)")
       ->delimiter(',')->check(CLI::Range(1.0, 64.0))->capture_default_str();
+  app->add_flag("--breakdown", flags->breakdown, "where a step's time goes, from further steps whose operations are timed one by one (one GPU)");
   app->add_option("--output-json", flags->output_json, "write the figures there")->type_name("FILE");
   app->add_option("--report", flags->report, "write an HTML page with plots there")->type_name("FILE.html");
   return {app, [flags] { return run_decode(*flags); }};

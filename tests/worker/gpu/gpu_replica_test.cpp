@@ -7,43 +7,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <map>
-#include <mutex>
 #include <random>
 
 #include "kernels/device/device_memory.h"
-#include "worker/service/replica.h"
+#include "tests/worker/gpu/gpu_runs.h"
 
 namespace accrete::worker {
 namespace {
-
-class Collector {
- public:
-  OutputSink sink() {
-    return [this](std::vector<RequestOutput>&& outputs) {
-      const std::lock_guard lock(mutex_);
-      for (RequestOutput& output : outputs) {
-        RequestOutput& whole = whole_[output.id];
-        whole.tokens.insert(whole.tokens.end(), output.tokens.begin(), output.tokens.end());
-        whole.prompt_tokens.insert(whole.prompt_tokens.end(), output.prompt_tokens.begin(), output.prompt_tokens.end());
-        if (output.finish == FinishReason::none) continue;
-        whole.finish = output.finish;
-        whole.error = output.error;
-        whole.usage = output.usage;
-      }
-    };
-  }
-  std::map<RequestId, RequestOutput> take() {
-    const std::lock_guard lock(mutex_);
-    return std::exchange(whole_, {});
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<RequestId, RequestOutput> whole_;
-};
-
-using Outputs = std::map<RequestId, RequestOutput>;
 
 class GpuReplica : public testing::Test {
  protected:
@@ -81,18 +51,6 @@ std::vector<Request> requests_of(int count, int64_t max_tokens) {
     requests.push_back(std::move(request));
   }
   return requests;
-}
-
-Outputs run(const EngineOptions& options, const std::vector<Request>& requests) {
-  Collector collector;
-  LocalReplica replica(options, collector.sink());
-  for (const Request& request : requests) replica.submit(request);
-  replica.wait_idle();
-  const ReplicaStatus status = replica.status();
-  for (int i = 0; i < status.report.ranks_size(); ++i) {
-    EXPECT_EQ(status.report.ranks(i).pages_free(), status.shape.ranks(i).pages_total()) << "rank " << i << " leaked pages";
-  }
-  return collector.take();
 }
 
 // Each of 4 L + 2 roundings to bf16 on the way to a logit is off by 2^-9 of its size on average; they add up as a random walk. The logits of

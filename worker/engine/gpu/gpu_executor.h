@@ -24,6 +24,7 @@ class GpuExecutor : public RankExecutor {
   ~GpuExecutor() override;
 
   const RankInfo& info() const override { return info_; }
+  OpTrace& trace() { return device_.trace(); }  // with trace_operations
   void begin(StepPlan plan) override;
   int in_flight() const override { return static_cast<int>(flying_.size()); }
   bool done() override { return flying_.front()->done.reached(); }

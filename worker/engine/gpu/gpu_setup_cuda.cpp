@@ -48,6 +48,10 @@ GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& option
       groups_(groups),
       place_(parallel::place_of(groups.topology, groups.replica.rank())),
       device_(gpu_index(groups), cpu_threads(options, groups.ranks_on_host)) {
+  if (options_.trace_operations) {
+    options_.enforce_eager = true;
+    device_.start_trace();
+  }
   char host[64] = {};
   gethostname(host, sizeof(host) - 1);
   const int sharers = ranks_on_gpu(groups.replica, host, device_.info().index);

@@ -1,0 +1,65 @@
+#include "launch/bench/decode/step_parts.h"
+
+#if defined(ACCRETE_CUDA)
+#include <algorithm>
+
+#include "worker/engine/gpu/gpu_executor.h"
+#endif
+
+namespace accrete::launch {
+
+#if defined(ACCRETE_CUDA)
+namespace {
+
+constexpr int kWarmSteps = 3;
+constexpr int kSteps = 5;
+
+// One step of an executor that nobody leads: `tokens` more of rows [first, last).
+worker::StepPlan plan_of(int64_t first, int64_t last, std::vector<int64_t>& length, int64_t tokens) {
+  worker::StepPlan plan;
+  for (int64_t row = first; row < last; ++row) {
+    worker::PlanItem item;
+    item.id = static_cast<worker::RequestId>(row + 1);
+    item.row = static_cast<int32_t>(row);
+    item.decision_key = item.id;
+    item.begin = length[row];
+    item.tokens.assign(tokens, 1);
+    item.sample = true;
+    if (item.begin == 0) item.setup = worker::SamplerSetup{{.temperature = 0.0f}, tokens, 0, {}, {}};
+    length[row] += tokens;
+    plan.items.push_back(std::move(item));
+  }
+  return plan;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, double>> step_parts(const worker::EngineOptions& given, int64_t batch, int64_t context) {
+  worker::EngineOptions options = given;
+  options.trace_operations = true;
+  if (options.topology.ranks() > 1) return {};
+  const auto source = worker::open_model(options.model, {options.load_format, options.adapter, options.seed});
+  const auto alone = parallel::make_single(), shards = parallel::make_single();
+  worker::GpuExecutor executor(*source, options, {*alone, *shards, options.topology, 1, 0});
+  std::vector<int64_t> length(batch);
+  const auto run = [&](worker::StepPlan plan) {
+    executor.begin(std::move(plan));
+    executor.finish();
+  };
+  for (int64_t row = 0; row < batch; ++row) {
+    for (int64_t rest = context - row % 16; rest > 0; rest -= options.max_num_batched_tokens) {
+      run(plan_of(row, row + 1, length, std::min(rest, options.max_num_batched_tokens)));
+    }
+  }
+  for (int i = 0; i < kWarmSteps; ++i) run(plan_of(0, batch, length, 1));
+  executor.trace().take();
+  for (int i = 0; i < kSteps; ++i) run(plan_of(0, batch, length, 1));
+  std::vector<std::pair<std::string, double>> parts = executor.trace().take();
+  for (auto& part : parts) part.second /= kSteps;
+  return parts;
+}
+#else
+std::vector<std::pair<std::string, double>> step_parts(const worker::EngineOptions&, int64_t, int64_t) { return {}; }
+#endif
+
+}  // namespace accrete::launch

@@ -12,7 +12,7 @@ namespace {
 
 void add_model_flags(CLI::App& app, worker::EngineOptions& o) {
   app.add_option("model,--model", o.model,
-                 "Hugging Face directory, .gguf file, or with --load-format dummy a shape (llama-2-7b, llama-2-13b, llama-2-70b, "
+                 "Hugging Face directory, .gguf file, or with --load-format dummy a shape (llama-2-7b, llama-2-13b, llama-2-70b, llama-3-8b, llama-3-70b, "
                  "tiny); none: SmolLM2-135M-Instruct");
   app.add_option("--served-model-name", o.served_model_name, "name in the API; default: from the path");
   app.add_option("--load-format", o.load_format, "auto, gguf or dummy (random weights)")
@@ -85,7 +85,7 @@ void add_engine_flags(CLI::App& app, EngineFlags& flags) {
 void finish_engine_flags(EngineFlags& flags) {
   worker::EngineOptions& o = flags.options;
   if (o.model.empty() && o.load_format == "dummy") {
-    throw UsageError("--load-format dummy needs a shape as MODEL: llama-2-7b, llama-2-13b, llama-2-70b or tiny");
+    throw UsageError("--load-format dummy needs a shape as MODEL: llama-2-7b, llama-2-13b, llama-2-70b, llama-3-8b, llama-3-70b or tiny");
   }
   const bool use_default = o.model.empty();
   if (use_default) o.model = kDefaultModelName;  // so that the other flags are checked before anything is fetched

@@ -18,11 +18,14 @@ namespace {
 struct NamedShape {
   const char* name;
   int64_t hidden, mlp, layers, query_heads, kv_heads, vocab, max_position;
+  double rope_theta = 10000.0;
 };
 constexpr NamedShape kNamedShapes[] = {
     {"llama-2-7b", 4096, 11008, 32, 32, 32, 32000, 4096},
     {"llama-2-13b", 5120, 13824, 40, 40, 40, 32000, 4096},
     {"llama-2-70b", 8192, 28672, 80, 64, 8, 32000, 4096},
+    {"llama-3-8b", 4096, 14336, 32, 32, 8, 128256, 131072, 500000.0},
+    {"llama-3-70b", 8192, 28672, 80, 64, 8, 128256, 131072, 500000.0},
     {"tiny", 256, 512, 2, 4, 2, 512, 2048},
 };
 
@@ -57,6 +60,7 @@ ModelConfig dummy_config(const std::string& name) {
     config.head_size = shape.hidden / shape.query_heads;
     config.vocab = shape.vocab;
     config.max_position = shape.max_position;
+    config.rope_theta = shape.rope_theta;
     config.bos_token_id = 1;
     config.eos_token_ids = {2};
     return config;

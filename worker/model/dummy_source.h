@@ -38,7 +38,7 @@ class DummySource : public TensorSource {
   std::map<std::string, std::pair<int64_t, int64_t>, std::less<>> shapes_;
 };
 
-// The config of a shape by its name: llama-2-7b, llama-2-13b, llama-2-70b, tiny. Throws ModelError listing them.
+// The config of a shape by its name: llama-2-7b, llama-2-13b, llama-2-70b, llama-3-8b, llama-3-70b, tiny. Throws ModelError listing them.
 ModelConfig dummy_config(const std::string& name);
 
 }  // namespace accrete::worker

@@ -63,7 +63,7 @@ struct OpenOptions {
 };
 
 // Opens `model`: a Hugging Face directory, a .gguf file, or with load_format "dummy" a shape's name (llama-2-7b, llama-2-13b,
-// llama-2-70b, tiny) or a directory whose config.json alone is read. Throws ModelError.
+// llama-2-70b, llama-3-8b, llama-3-70b, tiny) or a directory whose config.json alone is read. Throws ModelError.
 std::unique_ptr<TensorSource> open_model(const std::string& model, const OpenOptions& options);
 
 }  // namespace accrete::worker

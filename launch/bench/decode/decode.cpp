@@ -33,6 +33,7 @@ struct DecodeFlags {
   int64_t steps = 64;
   std::vector<double> ratios{1.0};
   bool breakdown = false;
+  bool spread = false;
   std::string output_json;
   std::string report;
 };
@@ -67,12 +68,17 @@ int64_t find_batch(const worker::EngineOptions& options, const worker::ModelConf
 // heads do not all need a page at the same step.
 std::vector<BenchPrompt> prompts_of(const DecodeFlags& flags, const worker::EngineOptions& options, int64_t batch, int64_t vocab) {
   const int64_t middle = flags.input_len + flags.output_len / 2;
+  const auto phase = [&](size_t i) {  // how far the sequence is beyond the middle of its output
+    if (!flags.spread) return int64_t{0};
+    return flags.output_len * (2 * static_cast<int64_t>(i) + 1 - batch) / (2 * batch);
+  };
   const int64_t ramp = batch * middle / options.max_num_batched_tokens + 1;  // steps until the last prompt is in; the first ones decode meanwhile
   const int64_t length = std::max<int64_t>(1, middle - ramp / 2 - kWarmSteps - flags.steps / 2);
-  std::vector<BenchPrompt> prompts = random_prompts({.count = batch, .input_len = length, .output_len = 0, .vocab = vocab, .seed = options.seed});
+  const int64_t longest = length + phase(static_cast<size_t>(batch - 1));
+  std::vector<BenchPrompt> prompts = random_prompts({.count = batch, .input_len = longest, .output_len = 0, .vocab = vocab, .seed = options.seed});
   for (size_t i = 0; i < prompts.size(); ++i) {
-    const auto shorter = static_cast<int64_t>(i) % options.block_size;
-    if (length > 2 * options.block_size) prompts[i].tokens.resize(static_cast<size_t>(length - shorter));
+    const int64_t wanted = length + phase(i) - static_cast<int64_t>(i) % options.block_size;
+    prompts[i].tokens.resize(static_cast<size_t>(std::max<int64_t>(1, wanted)));
     prompts[i].output_len = options.max_model_len - static_cast<int64_t>(prompts[i].tokens.size());
   }
   return prompts;
@@ -143,7 +149,9 @@ struct Bench {
 DecodeRow Bench::run(double ratio) {
   worker::EngineOptions options = flags.engine.options;
   options.dmc_synthetic_cr = ratio > 1.0 ? ratio : 0.0;
-  const int64_t batch = flags.batch_size > 0 ? flags.batch_size : find_batch(options, model, flags.input_len + flags.output_len);
+  // Spread over their lives, sequences take what the mean one takes; a little is left for chance.
+  const int64_t peak = flags.spread ? (flags.input_len + flags.output_len / 2) * 103 / 100 + options.block_size / 2 : flags.input_len + flags.output_len;
+  const int64_t batch = flags.batch_size > 0 ? flags.batch_size : find_batch(options, model, peak);
   options.max_num_seqs = batch;
   options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, batch);
   OfflineEngine engine(options);
@@ -179,6 +187,7 @@ int run_decode(DecodeFlags& flags) {
   Bench bench{flags, worker::open_model(options.model, {options.load_format, options.adapter, options.seed})->config(), {}};
   bench.report.input_len = flags.input_len;
   bench.report.output_len = flags.output_len;
+  bench.report.spread = flags.spread;
   bench.report.roofline.bandwidth = worker::on_gpu(options) ? measured_copy_rate(bench.report.gpu) : 0.0;
   for (double ratio : flags.ratios) {
     bench.report.rows.push_back(bench.run(ratio));
@@ -205,6 +214,8 @@ Command add_bench_decode(CLI::App& parent) {
   app->add_option("--steps", flags->steps, "steps measured")->check(CLI::Range(1, 100000))->capture_default_str();
   app->add_option("--compression-ratios", flags->ratios, "one run each, e.g. 1,2,4,8; above 1 decisions are forced (synthetic)")
       ->delimiter(',')->check(CLI::Range(1.0, 64.0))->capture_default_str();
+  app->add_flag("--spread", flags->spread, "sequences evenly over their lives, as continuous batching has them, instead of all half-way; the largest batch "
+                                           "is then what fits at their mean length");
   app->add_flag("--breakdown", flags->breakdown, "where a step's time goes, from further steps whose operations are timed one by one (one GPU)");
   app->add_option("--output-json", flags->output_json, "write the figures there")->type_name("FILE");
   app->add_option("--report", flags->report, "write an HTML page with plots there")->type_name("FILE.html");

@@ -19,8 +19,8 @@ double over_plain(const DecodeReport& report, const DecodeRow& row) {
 }
 
 std::string heading(const DecodeReport& report) {
-  return fmt::format("{} | {} | prompt {} + {} tokens, caches filled with random entries{} | copy {:.0f} GB/s", report.provenance.line(), report.gpu,
-                     report.input_len, report.output_len, report.provenance.synthetic_cr > 0 ? ", decisions forced" : "", report.roofline.bandwidth / 1e9);
+  return fmt::format("{} | {} | prompt {} + {} tokens{}, caches filled with random entries{} | copy {:.0f} GB/s", report.provenance.line(), report.gpu,
+                     report.input_len, report.output_len, report.spread ? ", sequences spread over their lives" : "", report.provenance.synthetic_cr > 0 ? ", decisions forced" : "", report.roofline.bandwidth / 1e9);
 }
 
 std::string cells(const DecodeReport& report, const DecodeRow& row, const std::string& between) {
@@ -98,7 +98,7 @@ nlohmann::json to_json(const DecodeReport& report) {
                     {"of_limit", row.of_limit()}, {"parts_ms", parts}});
   }
   return {{"model", p.model}, {"device", p.device}, {"gpu", report.gpu}, {"dtype", p.dtype}, {"shape", p.shape}, {"dummy_weights", p.dummy_weights},
-          {"input_len", report.input_len}, {"output_len", report.output_len}, {"copy_bytes_per_s", report.roofline.bandwidth}, {"rows", rows}};
+          {"input_len", report.input_len}, {"output_len", report.output_len}, {"spread", report.spread}, {"copy_bytes_per_s", report.roofline.bandwidth}, {"rows", rows}};
 }
 
 std::string to_html(const DecodeReport& report) {

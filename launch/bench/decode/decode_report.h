@@ -34,6 +34,7 @@ struct DecodeReport {
   Provenance provenance;         // synthetic_cr of the rows, not of one run
   std::string gpu;
   int64_t input_len = 0, output_len = 0;
+  bool spread = false;           // sequences are at all points of their lives, not half-way
   RooflineGpu roofline;          // with the bandwidth measured in this run
   std::vector<DecodeRow> rows;
 };

@@ -124,15 +124,18 @@ TEST_F(GpuReplica, ScoresPromptsAsTheCpuDoes) {
   }
 }
 
-// Ranks as threads on one GPU, staged through host memory.
+// Ranks as threads: on one GPU staged through host memory, and where each has its own through NCCL.
 TEST_F(GpuReplica, ShardsAndStagesAgreeWithOneRank) {
   const std::vector<Request> requests = requests_of(12, 30);
   const Outputs wanted = run(options_for("cpu"), requests);
   for (const auto& [tensor, pipeline] : {std::pair{2, 1}, std::pair{1, 2}, std::pair{2, 2}}) {
     EngineOptions options = options_for("cuda");
     options.topology = {tensor, pipeline, 1};
-    options.device_group = "staged";
-    expect_same_tokens(run(options, requests), wanted, fmt::format("tp {} pp {}", tensor, pipeline));
+    for (const char* group : {"staged", "nccl"}) {
+      if (group == std::string("nccl") && device_count() < tensor * pipeline) continue;
+      options.device_group = group;
+      expect_same_tokens(run(options, requests), wanted, fmt::format("tp {} pp {} {}", tensor, pipeline, group));
+    }
   }
 }
 

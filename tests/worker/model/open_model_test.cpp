@@ -44,7 +44,7 @@ TEST(OpenModel, SaysWhatIsWrong) {
 TEST(OpenModel, ListsTheDummyShapes) {
   const std::string message = refusal("llama-9", "dummy");
   EXPECT_NE(message.find("\"llama-9\""), std::string::npos);
-  EXPECT_NE(message.find("llama-2-7b, llama-2-13b, llama-2-70b, tiny"), std::string::npos);
+  EXPECT_NE(message.find("llama-2-7b, llama-2-13b, llama-2-70b, llama-3-8b, llama-3-70b, tiny"), std::string::npos);
   const TempDir directory;
   EXPECT_NE(refusal(directory.path(), "dummy").find("no config.json"), std::string::npos);
 }

@@ -1,10 +1,10 @@
 // SiLU and product between fp8 products: gate and up take their factors on the way in, y is rounded to e4m3 on the way out. The bits are
 // those of apply_scales, silu_mul and quantize_fp8 one after another.
 //
-// A row's factor needs its largest number before the first is rounded, and the 8 F bytes of column factors must not be fetched for each row:
-// so a cluster of blocks takes a row, a thread the same 8 or 16 of its numbers in all rows that its cluster takes in turn, and their column
-// factors stay in shared memory. Blocks tell each other their largest numbers through that memory, with one barrier a row; while the others
-// have not told theirs a block computes the next row, and the one after that is under way.
+// A row's factor needs its largest number before the first is rounded, and the 8 F bytes of column factors must not be read for each row: so
+// a cluster of blocks takes a row, a thread 8 of its numbers and, for all rows that its cluster takes in turn, the same 8, whose column
+// factors it keeps. Blocks tell each other their largest numbers through their shared memory, with one barrier a turn. The next turn's rows
+// are under way meanwhile.
 #include <cooperative_groups.h>
 
 #include <algorithm>
@@ -20,11 +20,11 @@ namespace {
 namespace cg = cooperative_groups;
 
 constexpr int kWarp = 32;
-constexpr int kMostCluster = 8;     // blocks; what every Hopper can place
+constexpr int kMostCluster = 8;  // blocks; what every Hopper can place
 constexpr int kMostThreads = 448;
-constexpr int kBlocks = 2;          // that share a multiprocessor
-constexpr int kStages = 2;          // rows under way or at work
-constexpr int kMostPieces = 2;      // of 8 numbers a thread has of a row
+constexpr int kBlocks = 2;       // that shall share a multiprocessor
+constexpr int kStages = 2;       // turns of rows under way or at work
+constexpr int kMostWarps = kMostThreads / kWarp;
 
 static_assert(kWidestFp8Mlp <= kMostCluster * kMostThreads * kBfloats);
 
@@ -39,190 +39,193 @@ struct Rows {
   int tokens, width;                       // T, F
 };
 
-// The thread's columns, and what is under way of them: in shared memory, its own to write and to read, so it waits for nobody but itself.
-template <int kPieces, bool kFactors>
+// The thread's eight columns of gate and of up.
+struct Columns {
+  float gate[kBfloats], up[kBfloats];
+};
+
+// What is under way of the thread's part of rows, in shared memory: its own to write and to read, so it waits for nobody but itself.
+template <int kRows>
 class Staged {
  public:
-  static constexpr int kPlaces = kPieces * (kStages * 2 + (kFactors ? 4 : 0));  // of 16 bytes a thread
-
-  __device__ explicit Staged(const Rows& rows) : a_(rows) {
-    extern __shared__ uint4 sStaged[];  // [kPlaces][threads]
-    const auto cluster = cg::this_cluster();
+  __device__ Staged(const Rows& rows, int f) : a_(rows), f_(f) {
+    extern __shared__ uint4 sStaged[];  // [kStages][kRows][2][threads]
     mine_ = sStaged + threadIdx.x;
-    first_ = static_cast<int>(cluster.block_rank() * blockDim.x + threadIdx.x) * kBfloats;
-    step_ = static_cast<int>(cluster.num_blocks() * blockDim.x) * kBfloats;
   }
-  // The first column of a piece; past the last one where the row has no more.
-  __device__ int column(int piece) const { return first_ + piece * step_; }
-  // With the first row.
-  __device__ void ask_factors() {
+  // Asks for the rows from `first` on. Every turn does, so that turns can be counted.
+  __device__ void ask(int turn, int first) {
 #pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-      const int f = column(piece);
-      if (f >= a_.width) continue;
-#pragma unroll
-      for (int part = 0; part < 4; ++part) copy(place(kStages, piece, part), a_.columns + (part / 2) * a_.width + f + part % 2 * 4);
-    }
-  }
-  // Every turn asks, of nothing when there is nothing more, so that they can be counted.
-  __device__ void ask(int turn, int64_t t) {
-#pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-      const int f = column(piece);
-      if (f >= a_.width || t >= a_.tokens) continue;
-      const bf16* from = a_.gate_up + t * a_.in_stride + f;
-      copy(place(turn % kStages, piece, 0), from);
-      copy(place(turn % kStages, piece, 1), from + a_.width);
+    for (int row = 0; row < kRows; ++row) {
+      if (f_ >= a_.width || first + row >= a_.tokens) continue;
+      const bf16* from = a_.gate_up + (first + row) * a_.in_stride + f_;
+      copy(place(turn, row, 0), from);
+      copy(place(turn, row, 1), from + a_.width);
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
   // Until all but the last kStages - 1 turns asked for are there.
   __device__ void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 1) : "memory"); }
-  // half 0: gate, 1: up, times their factors.
-  __device__ void read(int turn, int piece, int half, float factor, float (&to)[kBfloats]) const {
-    const Bfloats sums = *reinterpret_cast<const Bfloats*>(place(turn % kStages, piece, half));
-    if constexpr (kFactors) {
-      const float4 low = *reinterpret_cast<const float4*>(place(kStages, piece, half * 2));
-      const float4 high = *reinterpret_cast<const float4*>(place(kStages, piece, half * 2 + 1));
-      scaled(sums, factor, {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}, to);
-    } else {
-      widen(sums, to);
-    }
-  }
+  __device__ Bfloats gate(int turn, int row) const { return *reinterpret_cast<const Bfloats*>(place(turn, row, 0)); }
+  __device__ Bfloats up(int turn, int row) const { return *reinterpret_cast<const Bfloats*>(place(turn, row, 1)); }
 
  private:
-  // Stages have two parts a piece, the factors behind them four.
-  __device__ uint4* place(int stage, int piece, int part) const {
-    const int parts = stage < kStages ? 2 : 4;
-    return mine_ + (stage * kPieces * 2 + piece * parts + part) * static_cast<int>(blockDim.x);
-  }
-  template <class T>
-  __device__ static void copy(uint4* to, const T* from) {
+  __device__ uint4* place(int turn, int row, int half) const { return mine_ + ((turn % kStages * kRows + row) * 2 + half) * static_cast<int>(blockDim.x); }
+  __device__ static void copy(uint4* to, const bf16* from) {
     const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
   }
 
   const Rows& a_;
+  int f_;
   uint4* mine_;
-  int first_, step_;
 };
 
-// Largest numbers of every warp of the cluster. Turns alternate between two places, so a block may tell of the next row while another still
-// reads this one's.
-using Told = uint32_t[2][kMostCluster * kMostThreads / kWarp];
+template <bool kFactors>
+__device__ Bfloats activated(const Bfloats& rGate, const Bfloats& rUp, float factor, const Columns& columns) {
+  float gate[kBfloats], up[kBfloats];
+  if constexpr (kFactors) {
+    scaled(rGate, factor, columns.gate, gate);
+    scaled(rUp, factor, columns.up, up);
+  } else {
+    widen(rGate, gate);
+    widen(rUp, up);
+  }
+#pragma unroll
+  for (int i = 0; i < kBfloats; ++i) gate[i] = gated(gate[i], up[i]);
+  return rounded(gate);
+}
+
+// Largest numbers of every warp of the cluster, for each row of a turn. Turns alternate between two places, so a block may tell of the next
+// while another still reads this one's.
+template <int kRows>
+using Told = uint32_t[2][kRows][kMostCluster * kMostWarps];
 
 // A warp's largest number goes to every block, a lane each.
-__device__ void tell(Told& sTold, int turn, uint32_t halves) {
+template <int kRows>
+__device__ void tell(Told<kRows>& sTold, int turn, int row, uint32_t halves) {
   const auto cluster = cg::this_cluster();
   const unsigned lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
   const uint32_t largest = warp_largest(halves);
-  uint32_t* mine = &sTold[turn % 2][cluster.block_rank() * warps + threadIdx.x / kWarp];
+  uint32_t* mine = &sTold[turn][row][cluster.block_rank() * warps + threadIdx.x / kWarp];
   if (lane < cluster.num_blocks()) *cluster.map_shared_rank(mine, lane) = largest;
 }
 
-__device__ float told(const Told& sTold, int turn) {
+template <int kRows>
+__device__ float told(const Told<kRows>& sTold, int turn, int row) {
   const unsigned count = cg::this_cluster().num_blocks() * (blockDim.x / kWarp);
   uint32_t largest = 0;
-#pragma unroll 1
-  for (unsigned i = threadIdx.x % kWarp; i < count; i += kWarp) largest = max(largest, sTold[turn % 2][i]);
+  for (unsigned i = threadIdx.x % kWarp; i < count; i += kWarp) largest = max(largest, sTold[turn][row][i]);
   return low_of(__reduce_max_sync(0xffffffffu, largest));
 }
 
-// Grid: as many clusters as run at once, or as there are rows.
-template <int kPieces, bool kFactors>
+// Grid: as many clusters as run at once, or as there are rows; kRows of them a turn.
+template <int kRows, bool kFactors>
 __global__ void __launch_bounds__(kMostThreads, kBlocks) silu_mul_fp8_kernel(const Rows a) {
-  __shared__ Told sTold;
+  __shared__ Told<kRows> sTold;
   const auto cluster = cg::this_cluster();
-  cluster.barrier_arrive();  // nobody is told anything before they run
-  const int blocks = static_cast<int>(cluster.num_blocks()), stride = static_cast<int>(gridDim.x) / blocks;
-  int64_t t = static_cast<int>(blockIdx.x) / blocks;
-  const auto factor_of = [&](int64_t row) { return kFactors && row < a.tokens ? a.factors[row] : 1.0f; };
-  float factor = factor_of(t);
-  Staged<kPieces, kFactors> staged(a);
-  if constexpr (kFactors) staged.ask_factors();
+  const int blocks = static_cast<int>(cluster.num_blocks()), stride = kRows * static_cast<int>(gridDim.x) / blocks;
+  const int f = static_cast<int>(cluster.block_rank() * blockDim.x + threadIdx.x) * kBfloats;
+  const bool mine = f < a.width;
+  Staged<kRows> staged(a, f);
+  int first = kRows * (static_cast<int>(blockIdx.x) / blocks);
 #pragma unroll
-  for (int turn = 0; turn < kStages - 1; ++turn) staged.ask(turn, t + turn * stride);
-  Bfloats rY[kPieces];
-  // Of a row that everybody has told of.
-  const auto finish = [&](int64_t row, int turn) {
-    const Fp8Scale scale(told(sTold, turn));
-    if (staged.column(0) == 0) a.y_scale[row] = scale.scale();
+  for (int turn = 0; turn < kStages - 1; ++turn) staged.ask(turn, first + turn * stride);
+  float rFactor[kRows];
+  const auto load_factors = [&](int from) {
 #pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-      const int f = staged.column(piece);
-      if (f >= a.width) continue;
-      store_rounded(rY[piece], scale, a.y8 + row * a.y8_stride + f);
-      if (a.y) store_bfloats(a.y + row * a.y_stride + f, rY[piece]);
-    }
+    for (int row = 0; row < kRows; ++row) rFactor[row] = kFactors && from + row < a.tokens ? a.factors[from + row] : 1.0f;
   };
-  int turn = 0;
-  for (; t < a.tokens; t += stride, ++turn) {
-    staged.ask(turn + kStages - 1, t + (kStages - 1) * stride);
-    staged.wait();
-    Bfloats rNext[kPieces];
-    uint32_t largest = 0;
-#pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-      float gate[kBfloats], up[kBfloats];
-      staged.read(turn, piece, 0, factor, gate);
-      staged.read(turn, piece, 1, factor, up);
-#pragma unroll
-      for (int i = 0; i < kBfloats; ++i) gate[i] = gated(gate[i], up[i]);
-      rNext[piece] = rounded(gate);
-      if (staged.column(piece) < a.width) largest = largest_of(rNext[piece], largest);
+  load_factors(first);
+  Columns rColumns;
+  if constexpr (kFactors) {
+    if (mine) {
+      load_floats(a.columns + f, rColumns.gate);
+      load_floats(a.columns + a.width + f, rColumns.up);
     }
-    factor = factor_of(t + stride);
-    cluster.barrier_wait();
-    if (turn > 0) finish(t - stride, turn - 1);
-    tell(sTold, turn, largest);
-    cluster.barrier_arrive();
-#pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) rY[piece] = rNext[piece];
   }
-  cluster.barrier_wait();
-  finish(t - stride, turn - 1);
+  cluster.sync();  // nobody is told anything before they run
+  for (int turn = 0; first < a.tokens; first += stride, ++turn) {
+    staged.ask(turn + kStages - 1, first + (kStages - 1) * stride);
+    staged.wait();
+    Bfloats rY[kRows];
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      rY[row] = activated<kFactors>(staged.gate(turn, row), staged.up(turn, row), rFactor[row], rColumns);
+      tell<kRows>(sTold, turn % 2, row, mine ? largest_of(rY[row], 0) : 0);
+    }
+    load_factors(first + stride);
+    cluster.sync();
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      const int64_t t = first + row;
+      if (t >= a.tokens) break;
+      const Fp8Scale scale(told<kRows>(sTold, turn % 2, row));
+      if (f == 0) a.y_scale[t] = scale.scale();
+      if (mine) store_rounded(rY[row], scale, a.y8 + t * a.y8_stride + f);
+      if (mine && a.y) store_bfloats(a.y + t * a.y_stride + f, rY[row]);
+    }
+  }
 }
 
 // The cluster's blocks and their threads for a row of `width`.
 struct RowShape {
   int blocks, threads;
 };
-RowShape row_shape(int64_t width, int pieces) {
-  const int64_t all = (width + kBfloats * pieces - 1) / (kBfloats * pieces);
+RowShape row_shape(int64_t width) {
+  const int64_t pieces = width / kBfloats;
   int64_t blocks = 1;
-  while (blocks * kMostThreads < all) blocks *= 2;
-  const int64_t threads = (all + blocks - 1) / blocks;
+  while (blocks < kMostCluster && blocks * kMostThreads < pieces) blocks *= 2;
+  const int64_t threads = (pieces + blocks - 1) / blocks;
   return {static_cast<int>(blocks), static_cast<int>((threads + kWarp - 1) / kWarp * kWarp)};
 }
 
-template <int kPieces, bool kFactors>
-void launch_pieces(const Rows& rows, cudaStream_t stream) {
-  constexpr int kFew = 16;  // rows that run at once for sure
-  constexpr auto kKernel = silu_mul_fp8_kernel<kPieces, kFactors>;
-  const RowShape shape = row_shape(rows.width, kPieces);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(shape.blocks), 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
-  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
-  config.dynamicSmemBytes = static_cast<size_t>(Staged<kPieces, kFactors>::kPlaces * shape.threads) * sizeof(Bfloats);
-  config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
-  ACCRETE_CUDA_CHECK(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(config.dynamicSmemBytes)));
-  int most = kFew;
-  if (rows.tokens > kFew) ACCRETE_CUDA_CHECK(cudaOccupancyMaxActiveClusters(&most, kKernel, &config));
-  config.gridDim.x *= static_cast<unsigned>(std::clamp(most, 1, rows.tokens));
-  ACCRETE_CUDA_CHECK(cudaLaunchKernelEx(&config, kKernel, rows));
-}
+// A launch of kRows rows a turn.
+template <int kRows, bool kFactors>
+class Launch {
+ public:
+  Launch(const Rows& rows, cudaStream_t stream) : rows_(rows) {
+    const RowShape shape = row_shape(rows.width);
+    cluster_.id = cudaLaunchAttributeClusterDimension;
+    cluster_.val.clusterDim = {static_cast<unsigned>(shape.blocks), 1, 1};
+    config_.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+    config_.blockDim = dim3(static_cast<unsigned>(shape.threads));
+    config_.dynamicSmemBytes = static_cast<size_t>(kStages * kRows * 2 * shape.threads) * sizeof(Bfloats);
+    config_.stream = stream;
+    config_.attrs = &cluster_;
+    config_.numAttrs = 1;
+    ACCRETE_CUDA_CHECK(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(config_.dynamicSmemBytes)));
+  }
+  Launch(const Launch&) = delete;
+  Launch& operator=(const Launch&) = delete;
 
-// One piece a thread where rows are so few that more threads are there for them.
+  int64_t most_clusters() const {
+    int most = 0;
+    ACCRETE_CUDA_CHECK(cudaOccupancyMaxActiveClusters(&most, kKernel, &config_));
+    return std::max(most, 1);
+  }
+  void run(int64_t clusters) {
+    config_.gridDim.x = static_cast<unsigned>(clusters) * cluster_.val.clusterDim.x;
+    ACCRETE_CUDA_CHECK(cudaLaunchKernelEx(&config_, kKernel, rows_));
+  }
+
+ private:
+  static constexpr auto kKernel = silu_mul_fp8_kernel<kRows, kFactors>;
+  Rows rows_;
+  cudaLaunchAttribute cluster_{};
+  cudaLaunchConfig_t config_{};
+};
+
 template <bool kFactors>
 void launch(const Rows& rows, cudaStream_t stream) {
-  constexpr int kFew = 32;
-  if (rows.tokens <= kFew) launch_pieces<1, kFactors>(rows, stream);
-  else launch_pieces<kMostPieces, kFactors>(rows, stream);
+  constexpr int kFew = 16;        // rows that run at once for sure
+  constexpr int kFewTurns = 3;    // of one row, which overlap better than fewer of several
+  constexpr int kTogether = 2;
+  Launch<1, kFactors> one(rows, stream);
+  if (rows.tokens <= kFew) return one.run(rows.tokens);
+  const int64_t most = one.most_clusters();
+  if (rows.tokens <= kFewTurns * most) return one.run(std::min<int64_t>(rows.tokens, most));
+  Launch<kTogether, kFactors> several(rows, stream);
+  several.run(std::min<int64_t>(several.most_clusters(), (rows.tokens + kTogether - 1) / kTogether));
 }
 
 bool aligned(const void* pointer, int64_t stride_bytes) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && stride_bytes % 16 == 0; }

@@ -1,23 +1,16 @@
 // Quantisation of rows to e4m3, and the scaling after a product. Both are memory-bound and read everything once: a block takes a
 // row and keeps it in registers between the maximum and the rounding.
-#include <cuda_fp8.h>
-
 #include "kernels/cuda.h"
+#include "kernels/gemm/fp8_rows.cuh"
 #include "kernels/gemm/quantize_fp8.h"
 
 namespace accrete {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kQuantizeThreads = 512;
 constexpr int kMostChunks = 8;  // 16-byte pieces of a row a thread keeps: rows to 32768; longer ones are read again
 constexpr int kScaleThreads = 256;
 constexpr int kVectorBytes = 16;
-constexpr int kBfloats = kVectorBytes / sizeof(bf16);
-
-struct alignas(kVectorBytes) Bfloats {
-  uint16_t bits[kBfloats];
-};
 
 struct Rows {
   const bf16* x;
@@ -27,41 +20,6 @@ struct Rows {
   int64_t width;                // K
 };
 
-__device__ float widened(uint32_t bits) { return __uint_as_float(bits << 16); }
-
-// The larger of `largest` and every |x|, NaN aside.
-__device__ float largest_of(const Bfloats& rX, float largest) {
-#pragma unroll
-  for (int i = 0; i < kBfloats; ++i) largest = fmaxf(largest, widened(rX.bits[i] & 0x7fffu));
-  return largest;
-}
-
-__device__ void store_rounded(const Bfloats& rX, float scale, fp8* to) {
-  ushort4 packed;
-  const auto pair = [&](int i) {
-    const float2 quotients{widened(rX.bits[i]) / scale, widened(rX.bits[i + 1]) / scale};
-    return __nv_cvt_float2_to_fp8x2(quotients, __NV_SATFINITE, __NV_E4M3);
-  };
-  packed.x = pair(0);
-  packed.y = pair(2);
-  packed.z = pair(4);
-  packed.w = pair(6);
-  *reinterpret_cast<ushort4*>(to) = packed;
-}
-
-// The maximum over the block, in every thread; values are not negative.
-__device__ float block_max(float value) {
-  __shared__ float sWarp[kQuantizeThreads / kWarp];
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
-  if (threadIdx.x % kWarp == 0) sWarp[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  float largest = 0;
-#pragma unroll
-  for (int warp = 0; warp < kQuantizeThreads / kWarp; ++warp) largest = fmaxf(largest, sWarp[warp]);
-  return largest;
-}
-
 // Grid: one block a row. kChunks 0: the row is longer than the registers of a block, and is read again for the rounding.
 template <int kChunks>
 __global__ void __launch_bounds__(kQuantizeThreads) quantize_kernel(Rows rows) {
@@ -70,9 +28,9 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_kernel(Rows rows) {
   fp8* gX8 = rows.x8 + blockIdx.x * rows.x8_stride;
   const int64_t first = threadIdx.x * kBfloats;
   Bfloats rX[kChunks > 0 ? kChunks : 1];
-  float largest = 0;
+  uint32_t largest = 0;
   const auto take = [&](int64_t k, Bfloats& rChunk) {
-    rChunk = *reinterpret_cast<const Bfloats*>(gX + k);
+    rChunk = load_bfloats(gX + k);
     largest = largest_of(rChunk, largest);
   };
   if constexpr (kChunks > 0) {
@@ -83,9 +41,8 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_kernel(Rows rows) {
   } else {
     for (int64_t k = first; k < rows.width; k += kStep) take(k, rX[0]);
   }
-  largest = block_max(largest);
-  const float scale = largest > 0 ? largest / fp8::kLargest : 1.0f;
-  if (threadIdx.x == 0) rows.scale[blockIdx.x] = scale;
+  const Fp8Scale scale(block_largest<kQuantizeThreads>(largest));
+  if (threadIdx.x == 0) rows.scale[blockIdx.x] = scale.scale();
   if constexpr (kChunks > 0) {
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
@@ -93,9 +50,7 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_kernel(Rows rows) {
       if (k < rows.width) store_rounded(rX[chunk], scale, gX8 + k);
     }
   } else {
-    for (int64_t k = first; k < rows.width; k += kStep) {
-      store_rounded(*reinterpret_cast<const Bfloats*>(gX + k), scale, gX8 + k);
-    }
+    for (int64_t k = first; k < rows.width; k += kStep) store_rounded(load_bfloats(gX + k), scale, gX8 + k);
   }
 }
 

@@ -1,6 +1,8 @@
 // Memory-bound: 2 F read, F written a row.
 #include "kernels/cuda.h"
+#include "kernels/mlp/gated.cuh"
 #include "kernels/mlp/silu_mul.h"
+#include "kernels/mlp/silu_mul_fp8.h"
 
 namespace accrete {
 namespace {
@@ -22,10 +24,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(const T* gate_up, T*
   const Vector gate = *reinterpret_cast<const Vector*>(row), up = *reinterpret_cast<const Vector*>(row + width * kVector);
   Vector out;
 #pragma unroll
-  for (int i = 0; i < kVector; ++i) {
-    const float g = static_cast<float>(gate.value[i]);
-    out.value[i] = static_cast<T>(g / (1.0f + __expf(-g)) * static_cast<float>(up.value[i]));
-  }
+  for (int i = 0; i < kVector; ++i) out.value[i] = static_cast<T>(gated(static_cast<float>(gate.value[i]), static_cast<float>(up.value[i])));
   *reinterpret_cast<Vector*>(y + blockIdx.y * out_stride + column * kVector) = out;
 }
 
@@ -49,6 +48,8 @@ void launch_any(const SiluMul& op, cudaStream_t stream) {
 }  // namespace
 
 void silu_mul_cuda(const SiluMul& op, Stream& stream) {
+  if (op.y8.values.data) return silu_mul_fp8_cuda(op, stream);
+  CHECK(!op.factors.rows.data);  // nobody wants them without fp8 rows
   CHECK(op.gate_up.shape[1] == 2 * op.y.shape[1] && op.gate_up.shape[0] == op.y.shape[0], op.gate_up.shape[1], op.y.shape[1]);
   CHECK(op.gate_up.dtype == op.y.dtype && op.y.shape[0] <= 65535, name_of(op.gate_up.dtype), op.y.shape[0]);
   if (op.y.shape[0] == 0 || op.y.shape[1] == 0) return;

@@ -46,6 +46,7 @@ void silu_mul_rows(const SiluMul& op, ThreadPool& pool) {
 }  // namespace
 
 void silu_mul_cpu(const SiluMul& op, Stream& stream) {
+  CHECK(!op.factors.rows.data && !op.y8.values.data);
   CHECK(op.gate_up.shape[0] == op.y.shape[0], op.gate_up.shape[0], op.y.shape[0]);
   CHECK(op.gate_up.shape[1] == 2 * op.y.shape[1], op.gate_up.shape[1], op.y.shape[1]);
   CHECK(op.gate_up.stride[1] == 1 && op.y.stride[1] == 1, op.gate_up.stride[1], op.y.stride[1]);

@@ -1,14 +1,15 @@
 // RMSNorm with residual addition on CUDA. Memory-bound: x and delta are read once, x and y written once. A block takes a row;
 // each thread keeps its part of it in registers between the sum of squares and the scaling, so nothing is read twice.
 #include "kernels/cuda.h"
+#include "kernels/norm/norm_rows.cuh"
 #include "kernels/norm/rms_norm.h"
+#include "kernels/norm/rms_norm_fp8.h"
 
 namespace accrete {
 namespace {
 
-constexpr int kWarp = 32;
-constexpr int kThreads = 256;         // 8 warps: a 4096-wide bf16 row is two 16-byte loads of x a thread
-constexpr int kMostChunks = 4;        // 16-byte pieces of a row a thread keeps; longer rows are read again
+constexpr int kThreads = kNormThreads;
+constexpr int kMostChunks = 4;  // 16-byte pieces of a row a thread keeps; longer rows are read again
 constexpr int kVectorBytes = 16;
 
 struct Rows {
@@ -45,19 +46,6 @@ __device__ void store(T* to, float (&from)[kCount]) {
     from[i] = static_cast<float>(piece.value[i]);
   }
   *reinterpret_cast<Piece*>(to) = piece;
-}
-
-// The sum over the block, in every thread.
-__device__ float block_sum(float value) {
-  __shared__ float sWarp[kThreads / kWarp];
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-  if (threadIdx.x % kWarp == 0) sWarp[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  float sum = 0;
-#pragma unroll
-  for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += sWarp[warp];
-  return sum;
 }
 
 // x + delta of one chunk, stored back when there is a delta.
@@ -105,7 +93,7 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows) {
   } else {
     for (int e = first; e < rows.width; e += kStep) take(e, rX[0]);
   }
-  const float scale = 1.0f / sqrtf(block_sum(squares) / rows.width + rows.eps);
+  const float scale = norm_scale(squares, rows.width, rows.eps);
   if constexpr (kChunks > 0) {
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
@@ -156,15 +144,15 @@ void launch_any_weight(const RmsNorm& op, const Rows& rows, cudaStream_t stream)
 }  // namespace
 
 void rms_norm_cuda(const RmsNorm& op, Stream& stream) {
-  CHECK(op.x.shape == op.y.shape && op.x.dtype == op.y.dtype, op.x.shape[0], op.x.shape[1], op.y.shape[0], op.y.shape[1]);
-  CHECK(op.weight.shape[0] == op.x.shape[1] && op.x.shape[1] <= INT32_MAX, op.weight.shape[0], op.x.shape[1]);
-  CHECK(op.x.stride[1] == 1 && op.y.stride[1] == 1 && op.weight.stride[0] == 1, op.x.stride[1], op.y.stride[1]);
-  if (op.delta.data) {
-    CHECK(op.delta.shape == op.x.shape && op.delta.dtype == op.x.dtype && op.delta.stride[1] == 1, op.delta.shape[0]);
-  }
-  if (op.x.shape[0] == 0 || op.x.shape[1] == 0) return;
+  const auto [count, width] = op.x.shape;
+  CHECK(op.weight.shape[0] == width && width <= INT32_MAX, op.weight.shape[0], width);
+  CHECK(op.x.stride[1] == 1 && op.weight.stride[0] == 1, op.x.stride[1], op.weight.stride[0]);
+  if (op.delta.data) CHECK(op.delta.shape == op.x.shape && op.delta.dtype == op.x.dtype && op.delta.stride[1] == 1, op.delta.shape[0]);
+  if (op.delta_factors.rows.data || op.y8.values.data) return rms_norm_fp8_cuda(op, stream);
+  CHECK(op.x.shape == op.y.shape && op.x.dtype == op.y.dtype && op.y.stride[1] == 1, count, width, op.y.shape[0], op.y.shape[1], op.y.stride[1]);
+  if (count == 0 || width == 0) return;
   const Rows rows{op.x.data,      op.delta.data,      op.weight.data, op.y.data, op.x.stride[0],
-                  op.delta.data ? op.delta.stride[0] : 0, op.y.stride[0], static_cast<int>(op.x.shape[1]), op.eps};
+                  op.delta.data ? op.delta.stride[0] : 0, op.y.stride[0], static_cast<int>(width), op.eps};
   const auto cuda = static_cast<cudaStream_t>(stream.cuda);
   if (op.x.dtype == DType::bf16) return launch_any_weight<bf16>(op, rows, cuda);
   CHECK(op.x.dtype == DType::f32, name_of(op.x.dtype));

@@ -84,6 +84,7 @@ void norm_weight(const RmsNorm& op, ThreadPool& pool) {
 }  // namespace
 
 void rms_norm_cpu(const RmsNorm& op, Stream& stream) {
+  CHECK(!op.delta_factors.rows.data && !op.y8.values.data);
   CHECK(op.x.shape == op.y.shape, op.x.shape[0], op.x.shape[1], op.y.shape[0], op.y.shape[1]);
   CHECK(op.weight.shape[0] == op.x.shape[1], op.weight.shape[0], op.x.shape[1]);
   CHECK(op.x.stride[1] == 1 && op.y.stride[1] == 1 && op.weight.stride[0] == 1, op.x.stride[1], op.y.stride[1]);

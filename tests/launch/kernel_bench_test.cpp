@@ -26,6 +26,8 @@ TEST(KernelCosts, CountEachByteOnce) {
   EXPECT_EQ(silu_mul_cost(3, 8).bytes, 2 * 3 * 3 * 8);
   EXPECT_EQ(embedding_cost(3, 8).bytes, 3 * (4 + 2 * 2 * 8));
   EXPECT_EQ(rope_angles_cost(3, 128).bytes, 3 * (4 + 2 * 64 * 4));
+  EXPECT_EQ(rms_norm_fp8_cost(3, 16).bytes, 3 * (16 * 7 + 2 * 4) + 16 * 2 * 4);
+  EXPECT_EQ(silu_mul_fp8_cost(3, 16).bytes, 3 * (16 * 5 + 2 * 4) + 2 * 16 * 4);
   EXPECT_EQ(quantize_fp8_cost(3, 16).bytes, 3 * (16 * 3 + 4));
   EXPECT_EQ(apply_scales_cost(3, 16).bytes, 3 * 16 * 4 + (3 + 16) * 4);
   EXPECT_EQ(join_logits_cost(3, 8).bytes, 2 * 4 * 3 * 8);

@@ -47,7 +47,8 @@ LlamaScratch::LlamaScratch(const ModelConfig& config, const parallel::ShardSpec&
   const int64_t tokens = size.tokens, kv_heads = shard.kv_heads.size();
   const int64_t query_width = shard.query_heads.size() * config.head_size, kv_width = kv_heads * config.head_size;
   Layout layout(device.activation_dtype());
-  for (ScratchBuffer* buffer : {&hidden, &delta, &normed}) layout.add(*buffer, tokens * config.hidden);
+  for (ScratchBuffer* buffer : {&hidden, &delta}) layout.add(*buffer, tokens * config.hidden);
+  layout.add(normed, (size.fp8 ? size.logit_rows : tokens) * config.hidden);
   for (ScratchBuffer* buffer : {&cos, &sin}) layout.add(*buffer, tokens * config.head_size / 2, DType::f32);
   if (size.fp8) {
     layout.add(x8, tokens * std::max({config.hidden, query_width, shard.mlp.size()}), DType::fp8);
@@ -61,7 +62,7 @@ LlamaScratch::LlamaScratch(const ModelConfig& config, const parallel::ShardSpec&
   layout.add(weight, tokens * kv_heads, DType::f32);
   layout.back_to(shared);
   layout.add(gate_up, tokens * 2 * shard.mlp.size());
-  layout.add(activated, tokens * shard.mlp.size());
+  if (!size.fp8) layout.add(activated, tokens * shard.mlp.size());
   layout.to_the_end();
   if (shard.last_stage) {
     const int64_t padded = padded_vocab(config.vocab, size.tensor_size);

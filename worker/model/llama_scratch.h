@@ -17,7 +17,7 @@ struct LlamaScratchSize {
   int64_t logit_rows = 0;  // n at most
   int tensor_size = 1;     // ranks of the tensor group
   bool gathers = false;    // this rank gets the whole logits of several
-  bool fp8 = false;        // activations are rounded to fp8 before products
+  bool fp8 = false;        // the layers' products read rows rounded to fp8, from x8
 };
 
 // Outputs of a shard's logits, a multiple of 16 as products on a GPU want it; the same for all shards.
@@ -56,7 +56,7 @@ struct LlamaScratch {
   // Of the device's activation type, unless said otherwise.
   ScratchBuffer hidden;        // [T, E] the residual stream
   ScratchBuffer delta;         // [T, E] what a block adds to it
-  ScratchBuffer normed;        // [T, E]
+  ScratchBuffer normed;        // [T, E]; fp8: [n, E]
   ScratchBuffer qkv;           // [T, (Hq_local + 2 Hkv_local) D]
   ScratchBuffer q;             // [T, Hq_local, D]
   ScratchBuffer own_k;         // [T, Hkv_local, D]
@@ -66,11 +66,11 @@ struct LlamaScratch {
   ScratchBuffer age;           // [T, Hkv_local] int32
   ScratchBuffer attended;      // [T, Hq_local, D]
   ScratchBuffer gate_up;       // [T, 2 F_local]
-  ScratchBuffer activated;     // [T, F_local]
+  ScratchBuffer activated;     // [T, F_local]; not fp8
   ScratchBuffer cos;           // [T, D/2] f32
   ScratchBuffer sin;           // [T, D/2] f32
   ScratchBuffer x8;            // [T, K] fp8, K the widest input of a product; fp8
-  ScratchBuffer x_scale;       // [T] f32; fp8
+  ScratchBuffer x_scale;       // [T] f32, the factors of x8, until the next op rounds its rows; fp8
   ScratchBuffer last_rows;     // [n, E] residual rows whose logits are wanted; last stage
   ScratchBuffer shard_logits;  // [n, V_padded] f32, this shard's; last stage
   ScratchBuffer all_logits;    // [tensor_size, n, V_padded] f32; last stage, who gathers

@@ -64,12 +64,19 @@ struct LlamaStage::State {
 
   AnyView<2> residual(int64_t tokens) { return scratch.hidden.view<2>({tokens, config.hidden}); }
   AnyView<2> delta(int64_t tokens) { return scratch.delta.view<2>({tokens, config.hidden}); }
-  AnyView<2> normed(int64_t tokens) { return scratch.normed.view<2>({tokens, config.hidden}); }
+  // An input of the layers' products as the op before leaves it: in `plain`, or rounded.
+  AnyView<2> input(const ScratchBuffer& plain, std::array<int64_t, 2> shape) { return fp8() ? scratch.x8.view<2>(shape) : plain.view<2>(shape); }
+  bool fp8() const { return options.weights.fp8; }
+  bool summed() const { return tensor_group.size() > 1; }
+  View<float, 1> x_scale(int64_t tokens) { return scratch.x_scale.as<float, 1>({tokens}); }
+  // Of an unscaled product with `matrix`, until the next op rounds its rows.
+  Factors factors(const WeightMatrix& matrix, int64_t tokens) { return {x_scale(tokens), matrix.scale}; }
 
   void make_plan();
   void all_reduce(const AnyView<2>& partial);
-  void add_and_norm(const AnyView<2>& x, bool add, const AnyView<1>& weight);
-  void product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y);
+  RmsNorm norm_of(const AnyView<2>& x, const AnyView<1>& weight);
+  void add_and_norm(int64_t tokens, const WeightMatrix* added, const AnyView<1>& weight);
+  void product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y, bool scaled);
   void embed(const StageInput& input);
   void angles(const StepBatch& batch);
   DmcUpdate update_of(const StepBatch& batch, const CacheRef& cache, int layer);
@@ -125,7 +132,7 @@ void LlamaStage::State::make_plan() {
 }
 
 void LlamaStage::State::all_reduce(const AnyView<2>& partial) {
-  if (tensor_group.size() == 1) return;
+  if (!summed()) return;
   AnyView<1> flat;
   flat.data = partial.data;
   flat.dtype = partial.dtype;
@@ -134,23 +141,33 @@ void LlamaStage::State::all_reduce(const AnyView<2>& partial) {
   tensor_group.all_reduce_sum(flat, stream);
 }
 
-// x += delta when asked, then normed = rms_norm(x).
-void LlamaStage::State::add_and_norm(const AnyView<2>& x, bool add, const AnyView<1>& weight) {
+RmsNorm LlamaStage::State::norm_of(const AnyView<2>& x, const AnyView<1>& weight) {
   RmsNorm op;
   op.x = x;
-  if (add) op.delta = delta(x.shape[0]);
   op.weight = weight;
-  op.y = normed(x.shape[0]);
   op.eps = static_cast<float>(config.rms_norm_eps);
+  return op;
+}
+
+// The residual takes delta, which the product with `added` left (null: nothing did); then its norm is what the next product reads.
+void LlamaStage::State::add_and_norm(int64_t tokens, const WeightMatrix* added, const AnyView<1>& weight) {
+  RmsNorm op = norm_of(residual(tokens), weight);
+  if (added) op.delta = delta(tokens);
+  if (added && fp8() && !summed()) op.delta_factors = factors(*added, tokens);
+  const AnyView<2> y = input(scratch.normed, {tokens, config.hidden});
+  if (fp8()) op.y8 = {y.as<accrete::fp8>(), x_scale(tokens)};
+  else op.y = y;
   backend.rms_norm(op, stream);
 }
 
-void LlamaStage::State::product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y) {
+// In fp8 x is rounded here unless it is already, and an unscaled y is for whoever reads it to scale by `factors`.
+void LlamaStage::State::product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y, bool scaled) {
   Linear op{x, matrix.w, y};
   if (matrix.w.dtype == DType::fp8) {
     op.w_scale = matrix.scale;
-    op.x8 = scratch.x8.as<fp8, 2>({x.shape[0], x.shape[1]});
-    op.x_scale = scratch.x_scale.as<float, 1>({x.shape[0]});
+    op.x8 = scratch.x8.as<accrete::fp8, 2>(x.shape);
+    op.x_scale = x_scale(x.shape[0]);
+    op.scaled = scaled;
   }
   backend.linear(op, stream);
 }
@@ -193,24 +210,30 @@ void LlamaStage::State::attention_block(const StepBatch& batch, const CacheRef& 
   const LlamaLayerWeights& w = weights.layer(layer);
   const int64_t tokens = batch.tokens();
   const DmcUpdate update = update_of(batch, cache, layer);
-  product(normed(tokens), w.qkv, update.qkv);
+  product(input(scratch.normed, {tokens, config.hidden}), w.qkv, update.qkv, true);
   backend.dmc_update(update, stream);
   const std::array<int64_t, 3> query_shape = update.q.shape;
   Attention attention{batch, cache, layer, update.q, update.own_k, update.own_v, update.own_slot, scratch.attended.view<3>(query_shape)};
   if (backend.plan_decode) attention.plan = &plan;
   backend.attention(attention, stream);
-  product(scratch.attended.view<2>({tokens, query_shape[1] * query_shape[2]}), w.output, delta(tokens));
+  product(scratch.attended.view<2>({tokens, query_shape[1] * query_shape[2]}), w.output, delta(tokens), summed());
   all_reduce(delta(tokens));
 }
 
 // delta = Wdown silu_mul(Wgate_up normed), summed over the tensor group.
 void LlamaStage::State::mlp_block(int64_t tokens, int layer) {
   const LlamaLayerWeights& w = weights.layer(layer);
-  const AnyView<2> gate_up = scratch.gate_up.view<2>({tokens, w.gate_up.w.shape[0]});
-  const AnyView<2> activated = scratch.activated.view<2>({tokens, w.down.w.shape[1]});
-  product(normed(tokens), w.gate_up, gate_up);
-  backend.silu_mul({gate_up, activated}, stream);
-  product(activated, w.down, delta(tokens));
+  SiluMul silu{scratch.gate_up.view<2>({tokens, w.gate_up.w.shape[0]}), {}};
+  product(input(scratch.normed, {tokens, config.hidden}), w.gate_up, silu.gate_up, false);
+  const AnyView<2> activated = input(scratch.activated, {tokens, w.down.w.shape[1]});
+  if (fp8()) {
+    silu.factors = factors(w.gate_up, tokens);
+    silu.y8 = {activated.as<accrete::fp8>(), x_scale(tokens)};
+  } else {
+    silu.y = activated;
+  }
+  backend.silu_mul(silu, stream);
+  product(activated, w.down, delta(tokens), summed());
   all_reduce(delta(tokens));
 }
 
@@ -222,10 +245,12 @@ void LlamaStage::State::shard_logits(const StageInput& input) {
   const AnyView<2> rows = scratch.last_rows.view<2>({logit_rows, config.hidden});
   // Picking rows of a table is what an embedding does.
   backend.embedding({input.logit_tokens, residual(input.batch.tokens()), 0, rows}, stream);
-  add_and_norm(rows, false, weights.final_norm());
+  RmsNorm norm = norm_of(rows, weights.final_norm());
+  norm.y = scratch.normed.view<2>({logit_rows, config.hidden});
+  backend.rms_norm(norm, stream);
   AnyView<2> local = scratch.shard_logits.view<2>({logit_rows, padded_vocab(config.vocab, tensor_group.size())});
   local.shape[1] = weights.logit_weights().shape[0];
-  product(normed(logit_rows), {weights.logit_weights(), {}}, local);
+  product(norm.y, {weights.logit_weights(), {}}, local, true);
 }
 
 // all_logits [R, n, V_padded] -> logits [n, V]
@@ -258,14 +283,17 @@ void LlamaStage::forward(const StageInput& input, const CacheRef& cache) {
   s.angles(input.batch);
   if (s.backend.plan_decode) s.backend.plan_decode(s.plan, input.batch, cache, s.stream);
   const int layers = static_cast<int>(s.shard.layers.size());
+  const WeightMatrix* added = nullptr;  // whose product delta holds
   for (int layer = 0; layer < layers; ++layer) {
-    s.add_and_norm(s.residual(tokens), layer > 0, s.weights.layer(layer).attention_norm);
+    const LlamaLayerWeights& w = s.weights.layer(layer);
+    s.add_and_norm(tokens, added, w.attention_norm);
     s.attention_block(input.batch, cache, layer);
-    s.add_and_norm(s.residual(tokens), true, s.weights.layer(layer).mlp_norm);
+    s.add_and_norm(tokens, &w.output, w.mlp_norm);
     s.mlp_block(tokens, layer);
+    added = &w.down;
   }
   // The last addition; its norm is of no use here (the next stage, or the logits' rows, take their own).
-  s.add_and_norm(s.residual(tokens), true, s.weights.layer(layers - 1).mlp_norm);
+  s.add_and_norm(tokens, added, s.weights.layer(layers - 1).mlp_norm);
   if (s.shard.last_stage) s.shard_logits(input);
 }
 

@@ -19,6 +19,10 @@ inline Cost silu_mul_cost(double tokens, double width) { return {.bytes = kBf16 
 inline Cost embedding_cost(double tokens, double width) { return {.bytes = tokens * (kWord + kBf16 * 2 * width)}; }
 // A position read, D/2 cosines and sines written, f32.
 inline Cost rope_angles_cost(double tokens, double head_size) { return {.bytes = tokens * kWord * (1 + head_size)}; }
+// Between fp8 products: x and delta read, x and y8 written; f32 weights and factors of columns read.
+inline Cost rms_norm_fp8_cost(double tokens, double width) { return {.bytes = (3 * kBf16 + kFp8) * tokens * width + 2 * kWord * (width + tokens)}; }
+// Likewise: gate and up read, y8 written; factors of their columns read.
+inline Cost silu_mul_fp8_cost(double tokens, double width) { return {.bytes = (2 * kBf16 + kFp8) * tokens * width + 2 * kWord * (width + tokens)}; }
 inline Cost quantize_fp8_cost(double rows, double width) { return {.bytes = rows * ((kBf16 + kFp8) * width + kWord)}; }
 // y read and written in place, both vectors of factors read.
 inline Cost apply_scales_cost(double tokens, double outputs) { return {.bytes = kBf16 * 2 * tokens * outputs + kWord * (tokens + outputs)}; }

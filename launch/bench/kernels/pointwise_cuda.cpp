@@ -114,6 +114,66 @@ void measure_apply_scales(Lab& lab, const Case& c) {
   lab.record(label, cost, {.launch = launch, .turns = turns});
 }
 
+DeviceArray<float> ones(int64_t count, Lab& lab) { return {std::vector<float>(count, 1.0f), lab.stream()}; }
+
+// Between fp8 products; `apart`: as apply_scales, the op and quantize_fp8, one after another. Factors are ones, so that what is scaled again and
+// again stays what it is.
+void measure_rms_norm_fp8(Lab& lab, const Case& c, bool apart) {
+  const int64_t T = c.tokens, E = c.model.hidden;
+  const Label label = c.label("rms_norm_fp8", fmt::format("E={} +residual{}", E, apart ? " apart" : ""));
+  if (!lab.wants(label)) return;
+  const Cost cost = rms_norm_fp8_cost(T, E);
+  const int64_t turns = lab.turns_past_cache(cost.bytes, kMostTurns);
+  const auto x = random_array<bf16>(turns * T * E, 1, 1.0f, lab.stream()), delta = random_array<bf16>(turns * T * E, 2, 1e-3f, lab.stream());
+  const auto weight = random_array<float>(E, 3, 1.0f, lab.stream());
+  const DeviceArray<float> rows = ones(T, lab), columns = ones(E, lab), scale(turns * T);
+  const DeviceArray<bf16> y(apart ? turns * T * E : 0);
+  const DeviceArray<fp8> y8(turns * T * E);
+  const auto launch = [&](int64_t turn) {
+    const int64_t first = turn * T * E;
+    const Fp8Rows out{y8.view<2>({T, E}, first), scale.view<1>({T}, turn * T)};
+    RmsNorm op{x.view<2>({T, E}, first), delta.view<2>({T, E}, first), weight.flat(), {}};
+    if (!apart) {
+      op.delta_factors = {rows.flat(), columns.flat()};
+      op.y8 = out;
+      return rms_norm_cuda(op, lab.stream());
+    }
+    const View<bf16, 2> whole = y.view<2>({T, E}, first);
+    op.y = whole;
+    apply_scales_cuda({op.delta, rows.flat(), columns.flat()}, lab.stream());
+    rms_norm_cuda(op, lab.stream());
+    quantize_fp8_cuda({whole, out.values, out.scale}, lab.stream());
+  };
+  lab.record(label, cost, {.launch = launch, .turns = turns, .output = y8.flat()});
+}
+
+void measure_silu_mul_fp8(Lab& lab, const Case& c, bool apart) {
+  const int64_t T = c.tokens, F = c.model.mlp;
+  const Label label = c.label("silu_mul_fp8", fmt::format("F={}{}", F, apart ? " apart" : ""));
+  if (!lab.wants(label)) return;
+  const Cost cost = silu_mul_fp8_cost(T, F);
+  const int64_t turns = lab.turns_past_cache(cost.bytes, kMostTurns);
+  const auto gate_up = random_array<bf16>(turns * T * 2 * F, 1, 1.0f, lab.stream());
+  const DeviceArray<float> rows = ones(T, lab), columns = ones(2 * F, lab), scale(turns * T);
+  const DeviceArray<bf16> y(apart ? turns * T * F : 0);
+  const DeviceArray<fp8> y8(turns * T * F);
+  const auto launch = [&](int64_t turn) {
+    const Fp8Rows out{y8.view<2>({T, F}, turn * T * F), scale.view<1>({T}, turn * T)};
+    SiluMul op{gate_up.view<2>({T, 2 * F}, turn * T * 2 * F), {}};
+    if (!apart) {
+      op.factors = {rows.flat(), columns.flat()};
+      op.y8 = out;
+      return silu_mul_cuda(op, lab.stream());
+    }
+    const View<bf16, 2> whole = y.view<2>({T, F}, turn * T * F);
+    op.y = whole;
+    apply_scales_cuda({op.gate_up, rows.flat(), columns.flat()}, lab.stream());
+    silu_mul_cuda(op, lab.stream());
+    quantize_fp8_cuda({whole, out.values, out.scale}, lab.stream());
+  };
+  lab.record(label, cost, {.launch = launch, .turns = turns, .output = y8.flat()});
+}
+
 }  // namespace
 
 void measure_pointwise(Lab& lab, const ModelShape& model) {
@@ -127,6 +187,12 @@ void measure_pointwise(Lab& lab, const ModelShape& model) {
     measure_quantize(lab, c, model.hidden);
     measure_quantize(lab, c, model.mlp);
     measure_apply_scales(lab, c);
+  }
+  for (int64_t tokens : lab.quick() ? std::vector<int64_t>{1, 256} : std::vector<int64_t>{1, 64, 256, 4096}) {
+    for (const bool apart : {true, false}) {
+      measure_rms_norm_fp8(lab, {model, tokens}, apart);
+      measure_silu_mul_fp8(lab, {model, tokens}, apart);
+    }
   }
 }
 

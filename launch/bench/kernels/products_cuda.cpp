@@ -38,7 +38,7 @@ struct ProductBench {
             fmt::format("{} M={} N={} K={}", product.name, tokens, product.outputs, product.depth)};
   }
   std::vector<int64_t> wanted() const {
-    std::vector<int64_t> counts = lab.quick() ? std::vector<int64_t>{1, 64, 256} : std::vector<int64_t>{1, 8, 16, 64, 128, 256, 512};
+    std::vector<int64_t> counts = lab.quick() ? std::vector<int64_t>{1, 64, 256} : std::vector<int64_t>{1, 8, 16, 64, 128, 256, 512, 4096};
     std::erase_if(counts, [&](int64_t tokens) { return !lab.wants(label(tokens)); });
     return counts;
   }

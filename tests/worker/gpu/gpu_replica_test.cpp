@@ -183,18 +183,23 @@ TEST_F(GpuReplica, Fp8IsClose) {
   EngineOptions options = options_for("cuda");
   const Outputs wanted = run(options, requests);
   options.quantization = "fp8";
-  const Outputs found = run(options, requests);
-  double squares = 0;
-  size_t count = 0;
-  for (const auto& [id, want] : wanted) {
-    for (size_t i = 0; i < want.prompt_tokens.size(); ++i, ++count) {
-      const double difference = found.at(id).prompt_tokens[i].logprob - want.prompt_tokens[i].logprob;
-      squares += difference * difference;
+  options.device_group = "staged";
+  // Alone; as two shards, whose sums need products scaled; as two stages.
+  for (const auto& [tensor, pipeline] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{1, 2}}) {
+    options.topology = {tensor, pipeline, 1};
+    const Outputs found = run(options, requests);
+    double squares = 0;
+    size_t count = 0;
+    for (const auto& [id, want] : wanted) {
+      for (size_t i = 0; i < want.prompt_tokens.size(); ++i, ++count) {
+        const double difference = found.at(id).prompt_tokens[i].logprob - want.prompt_tokens[i].logprob;
+        squares += difference * difference;
+      }
     }
+    // e4m3 keeps three bits: products of rounded factors are off by about 2^-4 / sqrt(3) each way, independently over K and over 8 products.
+    EXPECT_LT(std::sqrt(squares / static_cast<double>(count)), 0.15) << "tp " << tensor << " pp " << pipeline;
+    EXPECT_GT(squares, 0.0);
   }
-  // e4m3 keeps three bits: products of rounded factors are off by about 2^-4 / sqrt(3) each way, independently over K and over 8 products.
-  EXPECT_LT(std::sqrt(squares / static_cast<double>(count)), 0.15);
-  EXPECT_GT(squares, 0.0);
 }
 
 TEST_F(GpuReplica, CancelsAndStopsInTheMiddle) {

@@ -33,6 +33,10 @@ void check_model(const ModelConfig& config, const parallel::ShardSpec& shard, co
   if (shard.mlp.size() % multiple != 0) {
     refuse(fmt::format("{} MLP columns in a shard; a multiple of {} is needed (--tensor-parallel-size)", shard.mlp.size(), multiple));
   }
+  if (options.quantization == "fp8" && (config.hidden > kWidestFp8Norm || shard.mlp.size() > kWidestFp8Mlp)) {
+    refuse(fmt::format("fp8 with hidden size {} and {} MLP columns in a shard; GPUs do {} and {} (--tensor-parallel-size)", config.hidden,
+                       shard.mlp.size(), kWidestFp8Norm, kWidestFp8Mlp));
+  }
   const int64_t group = config.query_heads / config.kv_heads;
   if (group > 64) refuse(fmt::format("{} query heads for a KV head; GPUs do 64", group));
 }

@@ -48,8 +48,8 @@ struct DmcUpdate {
   View<int32_t, 2> own_slot;  // [T, Hkv_local] out: index of that slot; closed slots below it are final in the pages
   // CUDA only, in device memory:
   View<const double, 1> synthetic_rates;  // [Hkv_local] of this layer; synthetic mode
-  View<float, 2> weight;                  // [T, Hkv_local] scratch: w of each token
-  View<int32_t, 2> age;                   // [T, Hkv_local] scratch: tokens of its segment before each token
+  View<float, 2> weight;                  // [Hkv_local, T] scratch of prompts: w of each token
+  View<int32_t, 3> appends;               // [Hkv_local, 2, ceil(T / 32)] scratch of prompts: who appends, a bit a token, and counts
 };
 
 void dmc_update_cpu(const DmcUpdate& op, Stream& stream);

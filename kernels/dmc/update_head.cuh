@@ -1,4 +1,5 @@
-// The steps of an update that decode and prompt kernels share; each is run by a warp.
+// The steps of an update that decode and prompt kernels share, so that they leave the same bits however a text was cut into steps. Each is
+// run by a warp but for decide_token.
 #pragma once
 
 #include "kernels/dmc/decide.h"
@@ -8,59 +9,141 @@
 
 namespace accrete {
 
-// Where one token's vectors lie in a row of qkv.
-template <int kSize>
-struct TokenVectors {
-  const bf16* q;  // [G, D] of the head's group
-  const bf16* k;  // [D]
-  const bf16* v;  // [D]
+// One token at one KV head.
+struct HeadToken {
+  int t;
+  int sequence;  // of the step
+  int head;
 };
-template <int kSize>
-__device__ inline TokenVectors<kSize> token_vectors(const UpdateArgs& a, int64_t t, int head) {
-  const bf16* row = a.qkv + t * a.qkv_stride;
-  const int64_t queries = static_cast<int64_t>(a.kv_heads) * a.group;
-  return {row + static_cast<int64_t>(head) * a.group * kSize, row + (queries + head) * kSize, row + (queries + a.kv_heads + head) * kSize};
+
+// Rows of qkv hold q heads, k heads, v heads, D components each.
+__device__ inline const bf16* token_row(const UpdateArgs& a, int t) {
+  return reinterpret_cast<const bf16*>(reinterpret_cast<const char*>(a.qkv) + static_cast<int64_t>(t) * a.qkv_row_bytes);
+}
+__device__ inline const bf16* query_of(const UpdateArgs& a, const HeadToken& at, int query, int size) {
+  return token_row(a, at.t) + (at.head * a.group + query) * size;
+}
+__device__ inline const bf16* key_of(const UpdateArgs& a, const HeadToken& at, int size) {
+  return token_row(a, at.t) + (a.kv_heads * a.group + at.head) * size;
 }
 
-// The decision from what one thread has at hand.
-__device__ inline Decision decide_token(const UpdateArgs& a, int sequence, int head, int64_t t, float k_last, float importance) {
-  if (a.dmc.mode == DmcMode::off) return {};
-  if (a.dmc.mode == DmcMode::learned) return decide_learned(a.dmc, k_last, importance);
-  return decide_synthetic(a.dmc, {a.key[sequence], a.layer, a.dmc.kv_head_begin + head, a.position[t]}, a.rates[head]);
+// What a decision is made of: the decision neuron and the mean of the importance neurons, both 0 but in learned mode.
+struct Neurons {
+  int position;
+  float decision = 0.0f, importance = 0.0f;
+};
+__device__ inline Neurons load_neurons(const UpdateArgs& a, const HeadToken& at, int size) {
+  Neurons neurons{a.position[at.t]};
+  if (a.dmc.mode != DmcMode::learned) return neurons;
+  neurons.decision = static_cast<float>(key_of(a, at, size)[size - 1]);
+  const bf16* last = query_of(a, at, 0, size) + size - 1;
+#pragma unroll 8
+  for (int g = 0; g < a.group; ++g) neurons.importance += static_cast<float>(last[g * size]);
+  neurons.importance *= a.per_query;
+  return neurons;
 }
 
-// Rotates the group's queries into a.q. Returns the mean of their last components (learned mode, before zeroing), in every lane.
-template <int kPairs>
-__device__ inline float rotate_queries(const UpdateArgs& a, int64_t t, int head, const float (&cos)[kPairs], const float (&sin)[kPairs]) {
-  using Lanes = HeadLanes<kPairs>;
-  const int lane = threadIdx.x % 32;
-  const bool learned = a.dmc.mode == DmcMode::learned;
-  const auto vectors = token_vectors<Lanes::kSize>(a, t, head);
-  bf16* out = a.q + (t * a.kv_heads + head) * a.group * Lanes::kSize;
-  float importance = 0.0f;
-  for (int g = 0; g < a.group; ++g) {
-    Lanes q = Lanes::load(vectors.q + g * Lanes::kSize, lane);
-    if (learned) {
-      importance += q.last();
-      q.zero_last(lane);
-    }
-    Lanes turned = q.rotated(cos, sin);
-    if (learned) turned.zero_last(lane);
-    turned.store(out + g * Lanes::kSize, lane);
+// alpha and w of a token.
+__device__ inline Decision decide_token(const UpdateArgs& a, const HeadToken& at, const Neurons& neurons) {
+  Decision made;
+  if (a.dmc.mode == DmcMode::learned) {
+    DmcParams dmc = a.dmc;
+    dmc.bf16_decision = false;  // it is bf16 as it comes
+    made = decide_learned(dmc, neurons.decision, neurons.importance);
   }
-  return importance / static_cast<float>(a.group);
+  if (a.dmc.mode == DmcMode::synthetic) {
+    made = decide_synthetic(a.dmc, {a.key[at.sequence], a.layer, a.dmc.kv_head_begin + at.head, neurons.position}, a.rates[at.head]);
+  }
+  made.accumulate = made.accumulate && neurons.position > 0;
+  return made;
 }
 
-// The slot's entry goes to its page; nothing happens to a slot that has none (the pool ran dry: the row is void).
+// The key (lanes 0-15) and value (16-31) as they came.
 template <int kPairs>
-__device__ inline void store_entry(const UpdateArgs& a, const int32_t* pages, int slot, const HeadLanes<kPairs>& k, const HeadLanes<kPairs>& v) {
+__device__ inline PackedLanes<kPairs> load_key_value(const UpdateArgs& a, const HeadToken& at) {
   constexpr int kSize = HeadLanes<kPairs>::kSize;
-  if (slot < 0 || slot >= a.max_pages * a.page_slots) return;
-  const int64_t page = pages[slot / a.page_slots];
-  if (page < 0) return;
-  bf16* at = a.pages + (page * 2 * a.page_slots + slot % a.page_slots) * kSize;
-  k.store(at, threadIdx.x % 32);
-  v.store(at + static_cast<int64_t>(a.page_slots) * kSize, threadIdx.x % 32);
+  return PackedLanes<kPairs>::load(key_of(a, at, kSize) + half_of_warp() * a.kv_heads * kSize);
+}
+
+// The key's decision neuron becomes 0 where it is one: what averages see, and the cache holds.
+template <int kPairs>
+__device__ inline void zero_neuron(const UpdateArgs& a, PackedLanes<kPairs>& token) {
+  token.zero_last(a.dmc.mode == DmcMode::learned && half_of_warp() == 0);
+}
+
+// The half-warp's query of the group, rotated, to a.q.
+template <int kPairs>
+__device__ inline void store_query(const UpdateArgs& a, const HeadToken& at, int query, PackedLanes<kPairs> packed, const Angles<kPairs>& angles) {
+  constexpr int64_t kSize = HeadLanes<kPairs>::kSize;
+  const bool learned = a.dmc.mode == DmcMode::learned;
+  packed.zero_last(learned);
+  auto lanes = HeadLanes<kPairs>::unpacked(packed);
+  lanes.rotate(angles);
+  packed = lanes.packed();
+  packed.zero_last(learned);
+  packed.store(a.q + (static_cast<int64_t>(at.t * a.kv_heads + at.head) * a.group + query) * kSize);
+}
+
+// Weighted sums over the tokens of a window, oldest first: the key's on lanes 0-15, the value's on the others.
+template <int kPairs>
+struct WindowSum {
+  HeadLanes<kPairs> sum{};
+  float weight = 0.0f;
+
+  __device__ void add(float w, const PackedLanes<kPairs>& token) {
+    sum.add_scaled(w, token);
+    weight += w;
+  }
+  __device__ HeadLanes<kPairs> mean() const {
+    HeadLanes<kPairs> out = sum;
+    out.scale(1.0f / weight);
+    return out;
+  }
+};
+
+// Entries of a head's ring: its key on lanes 0-15, its value on the others.
+template <int kPairs>
+struct Ring {
+  static constexpr int kSize = HeadLanes<kPairs>::kSize;
+  bf16* entries;   // [W, D]
+  float* weights;  // [W]
+  int window;
+
+  __device__ Ring(const UpdateArgs& a, int table) : window(a.dmc.window) {
+    entries = static_cast<bf16*>(half_of_warp() == 0 ? a.ring_k : a.ring_v) + static_cast<int64_t>(table) * (window * kSize);
+    weights = a.ring_w + static_cast<int64_t>(table) * window;
+  }
+  __device__ void store(int entry, const PackedLanes<kPairs>& token, float weight) {
+    token.store(entries + entry * kSize);
+    if (lane_of_warp() == 0) weights[entry] = weight;
+  }
+  __device__ PackedLanes<kPairs> token(int entry) const { return PackedLanes<kPairs>::load(entries + entry * kSize); }
+  // Of 0 .. 2 W - 1.
+  __device__ int wrapped(int entry) const { return static_cast<int>(min(static_cast<unsigned>(entry), static_cast<unsigned>(entry - window))); }
+};
+
+// The open slot's key rotated as the cache holds it, and its value; lanes 16-31 turn nothing.
+template <int kPairs>
+__device__ inline PackedLanes<kPairs> cache_entry(const UpdateArgs& a, HeadLanes<kPairs> mean, const Angles<kPairs>& angles) {
+  HeadLanes<kPairs> turned = mean;
+  turned.rotate(angles);
+  if (half_of_warp() == 0) mean = turned;
+  auto packed = mean.packed();
+  zero_neuron(a, packed);
+  return packed;
+}
+
+// The entry of slot `within` of a page.
+template <int kPairs>
+__device__ inline void store_entry(const UpdateArgs& a, int page, int within, const PackedLanes<kPairs>& entry) {
+  constexpr int kSize = HeadLanes<kPairs>::kSize;
+  entry.store(a.pages + static_cast<int64_t>(page) * (2 * a.page_slots * kSize) + (half_of_warp() * a.page_slots + within) * kSize);
+}
+
+template <int kPairs>
+__device__ inline void store_own(const UpdateArgs& a, const HeadToken& at, const PackedLanes<kPairs>& entry) {
+  constexpr int64_t kSize = HeadLanes<kPairs>::kSize;
+  entry.store((half_of_warp() == 0 ? a.own_k : a.own_v) + static_cast<int64_t>(at.t * a.kv_heads + at.head) * kSize);
 }
 
 }  // namespace accrete

@@ -6,13 +6,30 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Grid: a block a row. Rows are moved in words of kBytes.
+// What the kernel is told; rows are moved in words.
 template <class Word>
-__global__ void __launch_bounds__(kThreads) embedding_kernel(const int32_t* ids, const Word* table, Word* y, int width, int64_t vocab_begin, int64_t vocab) {
-  const int64_t id = ids[blockIdx.x] - vocab_begin;
-  Word* to = y + static_cast<int64_t>(blockIdx.x) * width;
-  const bool mine = id >= 0 && id < vocab;
-  for (int i = threadIdx.x; i < width; i += kThreads) to[i] = mine ? table[id * width + i] : Word{};
+struct Rows {
+  const int32_t* ids;  // [T]
+  const Word* table;   // [V_local, width]
+  Word* y;             // [T, width]
+  int width;           // of a row, in words
+  int64_t vocab_begin, vocab;
+};
+
+// Grid: a block a row.
+template <class Word>
+__global__ void __launch_bounds__(kThreads) embedding_kernel(const Rows<Word> rows) {
+  const int64_t id = rows.ids[blockIdx.x] - rows.vocab_begin;
+  Word* to = rows.y + static_cast<int64_t>(blockIdx.x) * rows.width;
+  const bool mine = id >= 0 && id < rows.vocab;
+  for (int i = threadIdx.x; i < rows.width; i += kThreads) to[i] = mine ? rows.table[id * rows.width + i] : Word{};
+}
+
+template <class Word>
+void launch(const Embedding& op, int64_t row_bytes, cudaStream_t stream) {
+  const auto* table = static_cast<const Word*>(op.table.data);
+  const Rows<Word> rows{op.ids.data, table, static_cast<Word*>(op.y.data), static_cast<int>(row_bytes / sizeof(Word)), op.vocab_begin, op.table.shape[0]};
+  embedding_kernel<Word><<<static_cast<unsigned>(op.ids.shape[0]), kThreads, 0, stream>>>(rows);
 }
 
 }  // namespace
@@ -24,14 +41,8 @@ void embedding_cuda(const Embedding& op, Stream& stream) {
   if (rows == 0) return;
   const int64_t bytes = width * static_cast<int64_t>(size_of(op.y.dtype));
   const auto cuda = static_cast<cudaStream_t>(stream.cuda);
-  const unsigned blocks = static_cast<unsigned>(rows);
-  if (bytes % sizeof(uint4) == 0) {
-    embedding_kernel<uint4><<<blocks, kThreads, 0, cuda>>>(op.ids.data, static_cast<const uint4*>(op.table.data), static_cast<uint4*>(op.y.data),
-                                                           static_cast<int>(bytes / sizeof(uint4)), op.vocab_begin, op.table.shape[0]);
-  } else {
-    embedding_kernel<uint16_t><<<blocks, kThreads, 0, cuda>>>(op.ids.data, static_cast<const uint16_t*>(op.table.data), static_cast<uint16_t*>(op.y.data),
-                                                              static_cast<int>(bytes / sizeof(uint16_t)), op.vocab_begin, op.table.shape[0]);
-  }
+  if (bytes % sizeof(uint4) == 0) launch<uint4>(op, bytes, cuda);
+  else launch<uint16_t>(op, bytes, cuda);
   ACCRETE_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -7,11 +7,6 @@ namespace {
 
 // Pages taken into ids[0 .. count).
 int32_t take_pages(const SlotSource& source, int32_t count, int32_t* ids) {
-  const auto free = static_cast<int64_t>(*source.pool.give_ticket - *source.pool.take_ticket);
-  if (source.bulk && count > free) {
-    *source.pool.exhausted = 1;
-    return 0;
-  }
   for (int32_t i = 0; i < count; ++i) {
     ids[i] = source.pool.take();
     if (ids[i] == kNoPage) return i;

@@ -11,10 +11,9 @@ constexpr int kWarps = kThreads / kWarp;
 
 __device__ int32_t take_pages(const SlotSource& source, int32_t count, int32_t* ids) {
   if (source.bulk) {
-    const uint64_t ticket = take_tickets(source.pool, count);
-    if (ticket == kNoTicket) return 0;
-    for (int32_t i = 0; i < count; ++i) ids[i] = page_of_ticket(source.pool, ticket + i);
-    return count;
+    const TicketRange taken = take_tickets(source.pool, count);
+    for (int32_t i = 0; i < taken.count; ++i) ids[i] = page_of_ticket(source.pool, taken.first + i);
+    return taken.count;
   }
   for (int32_t i = 0; i < count; ++i) {
     const int32_t page = take_page(source.pool);
@@ -51,9 +50,8 @@ __global__ void take_many_kernel(const PagePoolRef pool, int32_t* ids, int32_t t
     mine[0] = take_page(pool);
     return;
   }
-  const unsigned count = taker % 5;
-  const uint64_t ticket = take_tickets(pool, count);
-  for (unsigned i = 0; i < count && ticket != kNoTicket; ++i) mine[i] = page_of_ticket(pool, ticket + i);
+  const TicketRange taken = take_tickets(pool, taker % 5);
+  for (int i = 0; i < taken.count; ++i) mine[i] = page_of_ticket(pool, taken.first + i);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ struct AppendSlots {
   View<const int32_t, 1> rows;    // [R] distinct
   View<const int32_t, 1> tokens;  // [R]
   View<const uint64_t, 1> keys;   // [R]
-  bool bulk = false;              // a head takes its pages at once, all or none
+  bool bulk = false;              // on CUDA a head takes its pages at once
 };
 void append_slots_cpu(const AppendSlots& op);
 void append_slots_cuda(const AppendSlots& op, Stream& stream);

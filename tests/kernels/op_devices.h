@@ -55,7 +55,7 @@ class CudaDevice {
     explicit Memory(const std::vector<T>& values) : size_(values.size()) {
       ACCRETE_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&data_), size_ * sizeof(T) + 1));
       ACCRETE_CUDA_CHECK(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
-      ACCRETE_CUDA_CHECK(cudaDeviceSynchronize());  // the last bytes of pageable memory may be under way, and other streams do not wait
+      ACCRETE_CUDA_CHECK(cudaDeviceSynchronize());  // a copy from pageable memory may return before it has arrived, and streams do not wait
     }
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;

@@ -58,7 +58,8 @@ LlamaScratch::LlamaScratch(const ModelConfig& config, const parallel::ShardSpec&
   layout.add(qkv, tokens * (query_width + 2 * kv_width));
   for (ScratchBuffer* buffer : {&q, &attended}) layout.add(*buffer, tokens * query_width);
   for (ScratchBuffer* buffer : {&own_k, &own_v}) layout.add(*buffer, tokens * kv_width);
-  for (ScratchBuffer* buffer : {&own_slot, &age}) layout.add(*buffer, tokens * kv_heads, DType::i32);
+  layout.add(own_slot, tokens * kv_heads, DType::i32);
+  layout.add(appends, kv_heads * 2 * ((tokens + 31) / 32), DType::i32);
   layout.add(weight, tokens * kv_heads, DType::f32);
   layout.back_to(shared);
   layout.add(gate_up, tokens * 2 * shard.mlp.size());

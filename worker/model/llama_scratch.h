@@ -62,8 +62,8 @@ struct LlamaScratch {
   ScratchBuffer own_k;         // [T, Hkv_local, D]
   ScratchBuffer own_v;         // [T, Hkv_local, D]
   ScratchBuffer own_slot;      // [T, Hkv_local] int32
-  ScratchBuffer weight;        // [T, Hkv_local] f32
-  ScratchBuffer age;           // [T, Hkv_local] int32
+  ScratchBuffer weight;        // [Hkv_local, T] f32
+  ScratchBuffer appends;       // [Hkv_local, 2, ceil(T / 32)] int32
   ScratchBuffer attended;      // [T, Hq_local, D]
   ScratchBuffer gate_up;       // [T, 2 F_local]
   ScratchBuffer activated;     // [T, F_local]; not fp8

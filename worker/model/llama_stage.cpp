@@ -200,8 +200,8 @@ DmcUpdate LlamaStage::State::update_of(const StepBatch& batch, const CacheRef& c
   update.own_v = scratch.own_v.view<3>(kv_shape);
   update.own_slot = scratch.own_slot.as<int32_t, 2>({tokens, kv_heads});
   update.synthetic_rates = constants.synthetic_rates[layer];
-  update.weight = scratch.weight.as<float, 2>({tokens, kv_heads});
-  update.age = scratch.age.as<int32_t, 2>({tokens, kv_heads});
+  update.weight = scratch.weight.as<float, 2>({kv_heads, tokens});
+  update.appends = scratch.appends.as<int32_t, 3>({kv_heads, 2, (tokens + 31) / 32});
   return update;
 }
 

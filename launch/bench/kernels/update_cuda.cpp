@@ -32,7 +32,7 @@ DmcParams learned() {
 struct UpdateBuffers {
   const ModelShape& model;
   DeviceArray<bf16> qkv, q, own_k, own_v;
-  DeviceArray<int32_t> own_slot, age;
+  DeviceArray<int32_t> own_slot, appends;
   DeviceArray<float> weight;
 
   UpdateBuffers(const ModelShape& m, int64_t tokens)
@@ -42,7 +42,7 @@ struct UpdateBuffers {
         own_k(tokens * m.kv_heads * m.head_size),
         own_v(tokens * m.kv_heads * m.head_size),
         own_slot(tokens * m.kv_heads),
-        age(tokens * m.kv_heads),
+        appends(m.kv_heads * 2 * ((tokens + 31) / 32)),
         weight(tokens * m.kv_heads) {}
 
   // Rows of qkv from those drawn, repeated until all have been filled.
@@ -68,8 +68,8 @@ struct UpdateBuffers {
     op.own_k = own_k.view<3>({T, H, D});
     op.own_v = own_v.view<3>({T, H, D});
     op.own_slot = own_slot.view<2>({T, H});
-    op.weight = weight.view<2>({T, H});
-    op.age = age.view<2>({T, H});
+    op.weight = weight.view<2>({H, T});
+    op.appends = appends.view<3>({H, 2, (T + 31) / 32});
     return op;
   }
 };
@@ -118,22 +118,24 @@ void measure_decode_update(Lab& lab, const ModelShape& model, int64_t batch, dou
   cache.check_enough_pages(lab.stream());
 }
 
-void measure_prompt_update(Lab& lab, const ModelShape& model, int64_t tokens, double cr) {
-  const Label label{"dmc_update", std::string(model.name), fmt::format("prompt T={} CR={:g} W={}", tokens, cr, kWindow)};
+void measure_prompt_update(Lab& lab, const ModelShape& model, const StepKind& kind, double cr) {
+  const int64_t tokens = kind.sequences * kind.tokens;
+  const std::string many = kind.sequences > 1 ? fmt::format("B={} ", kind.sequences) : "";
+  const Label label{"dmc_update", std::string(model.name), fmt::format("prompt {}T={} CR={:g} W={}", many, kind.tokens, cr, kWindow)};
   if (!lab.wants(label)) return;
   const int64_t H = model.kv_heads;
   const std::vector<uint8_t> decisions = drawn_decisions(std::min(tokens, kDrawnTokens), accumulate_rates(H, cr), 24);
-  CacheLengths lengths{.layers = kPromptLayers, .rows = 1, .kv_heads = H};
+  CacheLengths lengths{.layers = kPromptLayers, .rows = kind.sequences, .kv_heads = H};
   lengths.slots.assign(lengths.heads(), 0);
   lengths.segment.assign(lengths.heads(), 0);
-  lengths.spare_slots = tokens;
+  lengths.spare_slots = kind.tokens;
   lengths.window = kWindow;
   RandomCache cache(lengths, lab.pages(), lab.stream());
-  const Step step({.sequences = 1, .tokens = tokens}, lab.stream());
+  const Step step(kind, lab.stream());
   UpdateBuffers buffers(model, tokens);
   buffers.fill(drawn_qkv(model, learned(), decisions), lab.stream());
   const double appends = static_cast<double>(std::count(decisions.begin(), decisions.end(), 0)) / static_cast<double>(decisions.size());
-  const UpdateSize size{.tokens = static_cast<double>(tokens), .ring_writes = static_cast<double>(H * kWindow),
+  const UpdateSize size{.tokens = static_cast<double>(tokens), .ring_writes = static_cast<double>(kind.sequences * H * kWindow),
                         .slot_writes = appends * static_cast<double>(tokens * H), .own_entries = true};
   const auto launch = [&](int64_t layer) { dmc_update_cuda(buffers.op(step, cache.ref(), static_cast<int>(layer)), lab.stream()); };
   const auto reset = [&] { cache.reset(lab.stream()); };
@@ -149,8 +151,10 @@ void measure_update(Lab& lab, const ModelShape& model) {
   for (int64_t batch : batches) {
     for (double cr : ratios) measure_decode_update(lab, model, batch, cr);
   }
-  for (int64_t tokens : lab.quick() ? std::vector<int64_t>{4096} : std::vector<int64_t>{4096, 16384}) {
-    for (double cr : ratios) measure_prompt_update(lab, model, tokens, cr);
+  std::vector<StepKind> prompts{{.sequences = 1, .tokens = 4096}};
+  if (!lab.quick()) prompts.insert(prompts.end(), {{.sequences = 1, .tokens = 16384}, {.sequences = 64, .tokens = 256}});
+  for (const StepKind& prompt : prompts) {
+    for (double cr : ratios) measure_prompt_update(lab, model, prompt, cr);
   }
 }
 

@@ -32,6 +32,7 @@ struct DecodeFlags {
   int64_t batch_size = 0;
   int64_t steps = 64;
   std::vector<double> ratios{1.0};
+  bool max_batch = false;
   bool breakdown = false;
   bool spread = false;
   std::string output_json;
@@ -176,6 +177,7 @@ void add_parts(const DecodeFlags& flags, DecodeRow& row) {
 
 int run_decode(DecodeFlags& flags) {
   worker::EngineOptions& options = flags.engine.options;
+  if (flags.max_batch && flags.batch_size > 0) throw UsageError("--max-batch finds the batch: leave --batch-size out");
   options.pretend_prompts = true;
   if (options.max_model_len == 0) options.max_model_len = flags.input_len + flags.output_len;
   if (options.max_model_len < flags.input_len + flags.output_len) {
@@ -210,7 +212,7 @@ Command add_bench_decode(CLI::App& parent) {
       ->check(CLI::Range(1, 1 << 24))->capture_default_str();
   app->add_option("--batch-size", flags->batch_size, "sequences at once; 0 (or --max-batch): as many as fit when all have reached their end")
       ->check(CLI::Range(0, 1 << 16))->capture_default_str();
-  app->add_flag("--max-batch{0}", flags->batch_size, "the largest batch that fits");
+  app->add_flag("--max-batch", flags->max_batch, "the largest batch that fits");
   app->add_option("--steps", flags->steps, "steps measured")->check(CLI::Range(1, 100000))->capture_default_str();
   app->add_option("--compression-ratios", flags->ratios, "one run each, e.g. 1,2,4,8; above 1 decisions are forced (synthetic)")
       ->delimiter(',')->check(CLI::Range(1.0, 64.0))->capture_default_str();

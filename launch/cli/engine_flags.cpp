@@ -43,6 +43,8 @@ void add_shape_flags(CLI::App& app, worker::EngineOptions& o) {
       ->check(CLI::IsMember({"auto", "on", "off"}))->capture_default_str();
   app.add_flag("--enforce-eager", o.enforce_eager, "no CUDA graphs");
   app.add_flag("!--skip-gemm-tuning", o.tune_products, "GPUs: do not time the algorithms of matrix products at start-up");
+  app.add_option("--all-reduce", o.all_reduce, "sums over the shards of a small step: auto and group by --device-group, one-shot by one kernel (one host)")
+      ->check(CLI::IsMember({"auto", "group", "one-shot"}))->capture_default_str();
   app.add_option("--device-group", o.device_group, "how the GPUs of a replica talk: auto, nccl, or staged through host memory")
       ->check(CLI::IsMember({"auto", "nccl", "staged"}))->capture_default_str();
   app.add_option("--cpu-threads", o.cpu_threads, "threads of a rank; 0: cores / ranks on this host")
@@ -120,6 +122,7 @@ std::vector<std::string> engine_arguments(const worker::EngineOptions& o) {
   add("cpu-threads", o.cpu_threads, usual.cpu_threads);
   add("async-scheduling", o.async_scheduling, usual.async_scheduling);
   add("enforce-eager", o.enforce_eager, usual.enforce_eager);
+  add("all-reduce", o.all_reduce, usual.all_reduce);
   add("device-group", o.device_group, usual.device_group);
   add("block-size", o.block_size, usual.block_size);
   add("kv-cache-memory-bytes", o.kv_cache_memory_bytes, usual.kv_cache_memory_bytes);

@@ -35,6 +35,7 @@ struct EngineOptions {
   bool tune_products = true;            // GPUs: time the algorithms of matrix products at start-up
   bool trace_operations = false;        // benchmarks: GPUs time each operation, without graphs
   bool pretend_prompts = false;         // benchmarks of decoding: prompts fill the caches with random entries, nothing else of them is computed
+  std::string all_reduce = "auto";      // auto | group | one-shot: sums of small steps over the tensor group by one kernel over CUDA IPC (one host)
   std::string device_group = "auto";    // auto | nccl | staged: how GPUs of a replica talk (auto: nccl when each rank has its own)
 };
 

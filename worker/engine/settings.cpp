@@ -1,6 +1,7 @@
 #include "worker/engine/settings.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -77,6 +78,7 @@ std::string check_options(const EngineOptions& o) {
     return fmt::format("--dmc-synthetic-cr {}: 1 to 64", o.dmc_synthetic_cr);
   }
   if (o.cpu_threads < 0 || o.cpu_threads > 1024) return fmt::format("--cpu-threads {}: 1 to 1024", o.cpu_threads);
+  if (o.all_reduce != "auto" && o.all_reduce != "group" && o.all_reduce != "one-shot") return fmt::format("--all-reduce {}: use auto, group or one-shot", o.all_reduce);
   if (!o.quantization.empty() && o.quantization != "fp8") return fmt::format("--quantization {}: fp8 is what there is", o.quantization);
   if (o.quantization == "fp8" && o.device == "cpu") return "--quantization fp8: on GPUs alone";
   return check_gpu_options(o);
@@ -89,6 +91,8 @@ EngineOptions resolved(const EngineOptions& options) {
   const bool gpus = o.device != "cpu" && device_count(&why) > 0;
   if (o.device == "cuda" && !gpus) throw std::runtime_error(fmt::format("--device cuda: {}; check nvidia-smi and CUDA_VISIBLE_DEVICES", why));
   const bool asked = o.device == "cuda";
+  // A GPU that is there and cannot be used is not passed over in silence.
+  if (o.device == "auto" && !gpus && access("/proc/driver/nvidia/version", F_OK) == 0) spdlog::warn("device.cpu why=\"{}\"", why);
   if (o.device == "auto") o.device = gpus ? "cuda" : "cpu";
   // "auto" takes the CPU for what GPUs do not do.
   if (!asked && o.device == "cuda" && !check_gpu_options(o).empty()) o.device = "cpu";

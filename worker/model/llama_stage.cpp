@@ -76,6 +76,7 @@ struct LlamaStage::State {
   void all_reduce(const AnyView<2>& partial);
   RmsNorm norm_of(const AnyView<2>& x, const AnyView<1>& weight);
   void add_and_norm(int64_t tokens, const WeightMatrix* added, const AnyView<1>& weight);
+  bool sums_at_once(int64_t tokens) const;
   void product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y, bool scaled);
   void embed(const StageInput& input);
   void angles(const StepBatch& batch);
@@ -149,7 +150,12 @@ RmsNorm LlamaStage::State::norm_of(const AnyView<2>& x, const AnyView<1>& weight
   return op;
 }
 
-// The residual takes delta, which the product with `added` left (null: nothing did); then its norm is what the next product reads.
+bool LlamaStage::State::sums_at_once(int64_t tokens) const {
+  return options.one_shot && !fp8() && tokens * config.hidden * static_cast<int64_t>(size_of(device.activation_dtype())) <= options.one_shot_bytes;
+}
+
+// The residual takes delta, which the product with `added` left (null: nothing did), summed over the tensor group; then its norm is what the
+// next product reads.
 void LlamaStage::State::add_and_norm(int64_t tokens, const WeightMatrix* added, const AnyView<1>& weight) {
   RmsNorm op = norm_of(residual(tokens), weight);
   if (added) op.delta = delta(tokens);
@@ -157,6 +163,8 @@ void LlamaStage::State::add_and_norm(int64_t tokens, const WeightMatrix* added, 
   const AnyView<2> y = input(scratch.normed, {tokens, config.hidden});
   if (fp8()) op.y8 = {y.as<accrete::fp8>(), x_scale(tokens)};
   else op.y = y;
+  if (added && summed() && sums_at_once(tokens)) return options.one_shot->all_reduce_norm(op, stream);
+  if (added) all_reduce(delta(tokens));
   backend.rms_norm(op, stream);
 }
 
@@ -205,7 +213,7 @@ DmcUpdate LlamaStage::State::update_of(const StepBatch& batch, const CacheRef& c
   return update;
 }
 
-// delta = Wo attention(dmc_update(Wqkv normed)), summed over the tensor group.
+// delta = Wo attention(dmc_update(Wqkv normed)) of this shard.
 void LlamaStage::State::attention_block(const StepBatch& batch, const CacheRef& cache, int layer) {
   const LlamaLayerWeights& w = weights.layer(layer);
   const int64_t tokens = batch.tokens();
@@ -217,10 +225,9 @@ void LlamaStage::State::attention_block(const StepBatch& batch, const CacheRef& 
   if (backend.plan_decode) attention.plan = &plan;
   backend.attention(attention, stream);
   product(scratch.attended.view<2>({tokens, query_shape[1] * query_shape[2]}), w.output, delta(tokens), summed());
-  all_reduce(delta(tokens));
 }
 
-// delta = Wdown silu_mul(Wgate_up normed), summed over the tensor group.
+// delta = Wdown silu_mul(Wgate_up normed) of this shard.
 void LlamaStage::State::mlp_block(int64_t tokens, int layer) {
   const LlamaLayerWeights& w = weights.layer(layer);
   SiluMul silu{scratch.gate_up.view<2>({tokens, w.gate_up.w.shape[0]}), {}};
@@ -234,7 +241,6 @@ void LlamaStage::State::mlp_block(int64_t tokens, int layer) {
   }
   backend.silu_mul(silu, stream);
   product(activated, w.down, delta(tokens), summed());
-  all_reduce(delta(tokens));
 }
 
 // Normalises and multiplies only the rows whose logits are wanted.

@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "parallel/device_group.h"
+#include "parallel/one_shot_group.h"
 #include "parallel/topology.h"
 #include "worker/model/llama_weights.h"
 #include "worker/model/stage_device.h"
@@ -25,6 +26,9 @@ struct LlamaStageOptions {
   int64_t max_logit_rows = 64;    // rows of logits at most in a step
   int64_t max_sequences = 64;     // of a step at most
   DmcParams dmc;                  // layer_begin and kv_head_begin are filled in by the stage
+  // Sums of at most one_shot_bytes go through it together with the norm behind them; null: all go through the tensor group.
+  parallel::OneShotGroup* one_shot = nullptr;
+  int64_t one_shot_bytes = 0;
   LoadProgress progress;          // may be empty
 };
 

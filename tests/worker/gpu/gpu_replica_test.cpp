@@ -134,7 +134,10 @@ TEST_F(GpuReplica, ShardsAndStagesAgreeWithOneRank) {
     for (const char* group : {"staged", "nccl"}) {
       if (group == std::string("nccl") && device_count() < tensor * pipeline) continue;
       options.device_group = group;
-      expect_same_tokens(run(options, requests), wanted, fmt::format("tp {} pp {} {}", tensor, pipeline, group));
+      for (const char* all_reduce : {"group", "one-shot"}) {
+        options.all_reduce = all_reduce;
+        expect_same_tokens(run(options, requests), wanted, fmt::format("tp {} pp {} {} {}", tensor, pipeline, group, all_reduce));
+      }
     }
   }
 }

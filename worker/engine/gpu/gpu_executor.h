@@ -11,6 +11,7 @@
 #include "kernels/device/device_graph.h"
 #include "kernels/sampling/device_sampler.h"
 #include "parallel/device_group.h"
+#include "parallel/one_shot_group.h"
 #include "worker/engine/gpu/step_buffers.h"
 #include "worker/engine/rank_executor.h"
 #include "worker/model/gpu_stage_device.h"
@@ -72,6 +73,7 @@ class GpuExecutor : public RankExecutor {
   parallel::Place place_;
   GpuStageDevice device_;
   std::unique_ptr<parallel::DeviceGroup> tensor_, replica_;  // outlive the graphs
+  std::unique_ptr<parallel::OneShotGroup> one_shot_;         // likewise; null: not wanted
   std::unique_ptr<LlamaStage> stage_;
   std::unique_ptr<DeviceSamplerTables> samplers_;  // where tokens are sampled; by cache row
   DeviceMemory input_, output_, row_tokens_;

@@ -36,6 +36,7 @@ StepReport GpuExecutor::finish() {
   flight->done.wait();
   tensor_->check();
   if (replica_) replica_->check();
+  if (one_shot_) one_shot_->check();
   const StepPlan& plan = flight->plan;
   const StepOutputs outputs(flight->counts, flight->output.as<std::byte>());
   StepReport report;

@@ -15,6 +15,7 @@ namespace accrete::worker {
 namespace {
 
 constexpr int64_t kSpareBytes = int64_t{192} << 20;  // kernels that are loaded later, the driver's own
+constexpr int64_t kOneShotBytes = 512 << 10;         // beyond it NCCL's bandwidth wins
 constexpr int64_t kNodeBytes = 12 << 10;             // of an instantiated graph, where it cannot be measured
 
 int gpu_index(const RankGroups& groups) {
@@ -63,8 +64,13 @@ GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& option
   check_model(source.config(), shard, options);
   tensor_ = make_device_group(options, groups.tensor, most_sharers > 1);
   replica_ = groups.topology.pipeline > 1 ? make_device_group(options, groups.replica, most_sharers > 1) : nullptr;
+  if (options.all_reduce == "one-shot" && groups.topology.tensor > 1) {
+    one_shot_ = parallel::make_one_shot_group(groups.tensor.split(0, groups.tensor.rank()));
+  }
   size_steps();
   LlamaStageOptions sizes = stage_options(options, source.config());
+  sizes.one_shot = one_shot_.get();
+  sizes.one_shot_bytes = kOneShotBytes;
   sizes.max_step_tokens = most_.tokens;
   sizes.max_sequences = most_.sequences;
   sizes.max_logit_rows = most_.samples + most_.scores;

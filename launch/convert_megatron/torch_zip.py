@@ -27,8 +27,12 @@ class TorchZip:
         self.path = path
         self.size = os.fstat(self.file.fileno()).st_size
         self.checked = set()
-        self.entries = self._read_entries()
-        self.prefix = self._find_prefix()
+        try:
+            self.entries = self._read_entries()
+            self.prefix = self._find_prefix()
+        except Refused:
+            self.file.close()
+            raise
 
     def close(self):
         self.file.close()

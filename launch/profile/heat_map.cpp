@@ -11,7 +11,7 @@ namespace accrete::launch {
 namespace {
 
 // Pixels.
-constexpr double kLeft = 56, kTop = 74, kBottom = 58, kLegend = 92, kLeast = 620;
+constexpr double kLeft = 56, kTop = 106, kBottom = 58, kLegend = 92, kLeast = 640;
 constexpr double kMostCellWidth = 96, kLeastCellWidth = 14, kCellHeight = 20;
 constexpr int kLegendSteps = 32;
 constexpr double kWritable = 40;  // cells at least so wide have their ratio written in them
@@ -105,10 +105,11 @@ std::string heat_map_svg(const SlotProfile& p) {
   std::string svg = fmt::format("<svg xmlns='http://www.w3.org/2000/svg' width='{0:.0f}' height='{1:.0f}' viewBox='0 0 {0:.0f} {1:.0f}' font-family='sans-serif' font-size='11' fill='#1c2430'>\n",
                                 picture.width(), picture.height());
   svg += "<rect width='100%' height='100%' fill='#ffffff'/>\n";
-  svg += fmt::format("<text x='{}' y='22' font-size='14' font-weight='600'>{}: compression of each head after {} tokens, {:.2f} in all</text>\n", kLeft,
-                     escape_html(p.provenance.model), p.longest(), expected_ratio(p, p.longest()));
-  svg += fmt::format("<text x='{}' y='40'>{} | mean of {} windows of {}</text>\n", kLeft, escape_html(p.provenance.line()), p.windows, escape_html(p.text));
-  if (p.provenance.synthetic_cr > 0.0) svg += fmt::format("<text x='{}' y='56' fill='#a35c00'>Synthetic decisions: forced, not the model's.</text>\n", kLeft);
+  const auto line = [&](int y, const std::string& how, const std::string& words) { svg += fmt::format("<text x='{}' y='{}'{}>{}</text>\n", kLeft, y, how, escape_html(words)); };
+  line(22, " font-size='14' font-weight='600'", fmt::format("Compression of each head: {}", p.provenance.model));
+  line(40, "", fmt::format("tokens per slot after {} tokens, {:.2f} over all heads; {} of {}", p.longest(), expected_ratio(p, p.longest()), windows_text(p), p.text));
+  line(56, "", p.provenance.line());
+  if (p.provenance.synthetic_cr > 0.0) line(72, " fill='#a35c00'", "Synthetic decisions: forced, not the model's.");
   for (int64_t layer = 0; layer < p.layers; ++layer) {
     for (int64_t head = 0; head < p.kv_heads; ++head) svg += cell(picture, layer, head);
   }

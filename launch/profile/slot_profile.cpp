@@ -60,9 +60,11 @@ std::string bars(const SlotProfile& p, int64_t layer, int64_t length) {
 
 }  // namespace
 
+std::string windows_text(const SlotProfile& p) { return p.windows == 1 ? "one window" : fmt::format("mean of {} windows", p.windows); }
+
 std::string to_text(const SlotProfile& p, int64_t length) {
   if (length <= 0) length = p.longest();
-  std::string text = fmt::format("{}\n{} windows of {}\n\n  tokens  mean slots  least head   most head   ratio\n", p.provenance.line(), p.windows, p.text);
+  std::string text = fmt::format("{}\n{} of {}\n\n  tokens  mean slots  least head   most head   ratio\n", p.provenance.line(), windows_text(p), p.text);
   for (int64_t point : p.lengths) {
     const Spread s = spread_of(p, 0, p.heads(), point);
     text += fmt::format("{:>8}{:>12.1f}{:>12.1f}{:>12.1f}{:>8.2f}\n", point, s.mean, s.least, s.most, expected_ratio(p, point));

@@ -44,6 +44,9 @@ SlotProfile profile_from(const nlohmann::json& json);
 // Throws std::runtime_error naming the file as well.
 SlotProfile read_profile(const std::string& path);
 
+// "mean of 3 windows"
+std::string windows_text(const SlotProfile& profile);
+
 // For a terminal: tokens, slots and ratio by length, then after `length` tokens a row for each layer (0: the longest).
 std::string to_text(const SlotProfile& profile, int64_t length);
 

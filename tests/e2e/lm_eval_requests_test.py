@@ -44,6 +44,19 @@ class LmEvalRequests(unittest.TestCase):
         self.assertEqual(self.ask("/detokenize", {"tokens": ids})["prompt"], "The capital of France is Paris")
         self.assertEqual(self.server.request("POST", "/tokenizer_info", {})[0], 405)
 
+    def test_eval_tasks_finds_out_what_lm_eval_must_be_told(self):
+        tasks = ["eval", "tasks", "--port", self.server.port, "--tasks", "a,b", "--limit", "3"]
+        code, text, errors = support.run(*tasks, "--print")
+        self.assertEqual(code, 0, errors)
+        for said in ("-m lm_eval run --model local-completions --tasks a,b", f"base_url=http://127.0.0.1:{self.server.port}/v1/completions",
+                     "model=smol", "max_length=1024", "tokenizer_backend=remote", "--limit 3"):
+            self.assertIn(said, text)
+        for flags, expected, said in ((["--python", "/bin/false"], 1, "pip install 'lm-eval[api]'"), (["--api-key", "k"], 2, "--tokenizer"),
+                                      (["--print", "--model", "other"], 1, "--model other"), (["--include-path", "no-such-folder"], 2, "no-such-folder")):
+            code, _, errors = support.run(*tasks, *flags)
+            self.assertEqual(code, expected, errors)
+            self.assertIn(said, errors)
+
     def test_multiple_choice_in_batches(self):
         right, scored = 0, []
         docs = [json.loads(line) for line in FACTS.read_text().splitlines()]

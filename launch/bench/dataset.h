@@ -11,6 +11,7 @@ namespace accrete::launch {
 struct BenchPrompt {
   std::vector<int32_t> tokens;
   int64_t output_len = 0;
+  bool pretend = false;  // worker::Request::pretend_prompt
 };
 
 struct RandomPrompts {

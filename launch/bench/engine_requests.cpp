@@ -10,6 +10,7 @@ std::vector<worker::Request> engine_requests(const std::vector<BenchPrompt>& pro
     request.sampling.temperature = 0.0f;
     request.max_tokens = prompt.output_len;
     request.ignore_eos = true;
+    request.pretend_prompt = prompt.pretend;
     requests.push_back(std::move(request));
   }
   return requests;

@@ -13,7 +13,6 @@ CpuExecutor::CpuExecutor(const TensorSource& source, const EngineOptions& option
     : groups_(groups),
       place_(parallel::place_of(groups.topology, groups.replica.rank())),
       looks_ahead_(looks_ahead(options)),
-      pretends_(options.pretend_prompts),
       pool_(cpu_threads(options, groups.ranks_on_host)),
       device_(pool_),
       tensor_(parallel::make_host_group(groups.tensor)),
@@ -126,8 +125,7 @@ void CpuExecutor::run_items(const StepPlan& plan, StepReport& report) {
   const std::span<std::byte> bytes(static_cast<std::byte*>(hidden.data), static_cast<size_t>(tokens * hidden.shape[1]) * size_of(hidden.dtype));
   const int rank = replica_->rank(), next = groups_.topology.tensor;
   if (!first_stage()) replica_->recv(bytes, rank - next, device_.stream());
-  const bool prompts = std::any_of(plan.items.begin(), plan.items.end(), [](const PlanItem& item) { return item.tokens.size() > 1 || item.begin == 0; });
-  if (pretends_ && prompts) stage_->pretend(input, cache_->ref());
+  if (plan.pretends()) stage_->pretend(input, cache_->ref());
   else stage_->forward(input, cache_->ref());
   if (!last_stage()) replica_->send(bytes, rank + next, device_.stream());
   for (const PlanItem& item : plan.items) report.uses.push_back(cache_->use(item.row));

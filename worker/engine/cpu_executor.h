@@ -36,7 +36,7 @@ class CpuExecutor : public RankExecutor {
 
   RankGroups groups_;
   parallel::Place place_;
-  bool looks_ahead_, pretends_;
+  bool looks_ahead_;
   ThreadPool pool_;
   CpuStageDevice device_;
   std::unique_ptr<parallel::DeviceGroup> tensor_, replica_;

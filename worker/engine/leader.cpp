@@ -222,6 +222,7 @@ PlanItem Leader::make_item(const ScheduledItem& scheduled) {
   item.tokens.assign(sequence.tokens.begin() + scheduled.begin, sequence.tokens.begin() + known);
   item.tokens.resize(scheduled.tokens, kUnreadToken);
   item.sample = scheduled.sample;
+  item.pretend = request.pretend_prompt;
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   if (request.prompt_logprobs >= 0 && sequence.scored < std::min(end + 1, prompt)) {
     // The token at position p is scored by the logits of p - 1.

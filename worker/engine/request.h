@@ -25,6 +25,7 @@ struct Request {
   int32_t prompt_logprobs = -1;    // n >= 0: score every prompt token, with the n best
   int32_t priority = 0;            // smaller first
   std::optional<uint64_t> decision_key;
+  bool pretend_prompt = false;     // benchmarks of decoding: the prompt fills the caches with random entries, nothing else of it is computed
 };
 
 enum class FinishReason : uint8_t { none, stop, length, abort, error };

@@ -21,7 +21,7 @@ void field(Archive& archive, SamplerSetup& setup) {
 }
 template <class Archive>
 void field(Archive& archive, PlanItem& item) {
-  fields(archive, item.id, item.row, item.decision_key, item.begin, item.tokens, item.sample, item.score_from, item.score_top, item.next_token);
+  fields(archive, item.id, item.row, item.decision_key, item.begin, item.tokens, item.sample, item.score_from, item.score_top, item.next_token, item.pretend);
   bool there = item.setup.has_value();
   field(archive, there);
   if constexpr (Archive::kReading) {
@@ -93,6 +93,16 @@ int64_t PlanItem::score_rows() const {
   if (score_from < 0) return 0;
   const int64_t last = static_cast<int64_t>(tokens.size()) - (next_token >= 0 ? 0 : 1);
   return std::max<int64_t>(0, last - score_from);
+}
+
+bool StepPlan::pretends() const {
+  bool prompts = false;
+  for (const PlanItem& item : items) {
+    if (!item.prompt()) continue;
+    if (!item.pretend) return false;
+    prompts = true;
+  }
+  return prompts;
 }
 
 int64_t StepPlan::tokens() const {

@@ -36,10 +36,12 @@ struct PlanItem {
   int32_t score_from = -1;      // prompt_logprobs: index in tokens of the first one whose successor is scored; -1: none
   int32_t score_top = 0;
   int32_t next_token = -1;      // the prompt token after the last of `tokens`, to be scored; -1: none
+  bool pretend = false;         // Request::pretend_prompt
   std::optional<SamplerSetup> setup;
 
   // Rows of logits it needs: the scored tokens, then the sampled one.
   int64_t score_rows() const;
+  bool prompt() const { return tokens.size() > 1 || begin == 0; }
   int64_t logit_rows() const { return score_rows() + (sample ? 1 : 0); }
 };
 
@@ -61,6 +63,8 @@ struct StepPlan {
   std::vector<PlanItem> items;
 
   int64_t tokens() const;
+  // Whether there are prompts and all are pretended: then nothing of the step is computed.
+  bool pretends() const;
   bool empty() const { return !stop && !want_heads && releases.empty() && swap_outs.empty() && swap_ins.empty() && drops.empty() && items.empty(); }
 };
 

@@ -80,6 +80,7 @@ std::vector<BenchPrompt> prompts_of(const DecodeFlags& flags, const worker::Engi
   for (size_t i = 0; i < prompts.size(); ++i) {
     const int64_t wanted = length + phase(i) - static_cast<int64_t>(i) % options.block_size;
     prompts[i].tokens.resize(static_cast<size_t>(std::max<int64_t>(1, wanted)));
+    prompts[i].pretend = true;
     prompts[i].output_len = options.max_model_len - static_cast<int64_t>(prompts[i].tokens.size());
   }
   return prompts;
@@ -178,7 +179,6 @@ void add_parts(const DecodeFlags& flags, DecodeRow& row) {
 int run_decode(DecodeFlags& flags) {
   worker::EngineOptions& options = flags.engine.options;
   if (flags.max_batch && flags.batch_size > 0) throw UsageError("--max-batch finds the batch: leave --batch-size out");
-  options.pretend_prompts = true;
   if (options.max_model_len == 0) options.max_model_len = flags.input_len + flags.output_len;
   if (options.max_model_len < flags.input_len + flags.output_len) {
     throw UsageError(fmt::format("--max-model-len {}: --input-len {} + --output-len {} do not fit", options.max_model_len, flags.input_len, flags.output_len));

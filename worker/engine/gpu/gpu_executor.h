@@ -57,8 +57,7 @@ class GpuExecutor : public RankExecutor {
   void start_samplers(const StepPlan& plan);
   bool replays(const StepPlan& plan) const;
   void run_items(Flight& flight);
-  void enqueue(const StageInput& input, StepInputs& inputs, const StepCounts& counts);
-  bool pretends(const StageInput& input) const;
+  void enqueue(const StageInput& input, StepInputs& inputs, const StepCounts& counts, bool pretend);
   void sample(const StepInputs& inputs, const StepCounts& counts, StepOutputs& outputs);
   void hand_on(int64_t tokens, bool receive);
   void count_heads(Flight& flight);

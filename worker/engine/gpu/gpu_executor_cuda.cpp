@@ -130,7 +130,7 @@ void GpuExecutor::run_items(Flight& flight) {
     graphs_.at(batch).launch(device_.stream());
     if (tensor_->size() > 1) tensor_->watch("decode step", device_.stream());
   } else {
-    enqueue(stage_input(plan, inputs), inputs, counts);
+    enqueue(stage_input(plan, inputs), inputs, counts, plan.pretends());
   }
   if (!last_stage()) hand_on(counts.tokens, false);
 }
@@ -143,17 +143,13 @@ void GpuExecutor::hand_on(int64_t tokens, bool receive) {
   else replica_->send(bytes, rank + next, device_.stream());
 }
 
-bool GpuExecutor::pretends(const StageInput& input) const {
-  return options_.pretend_prompts && input.batch.decodes < input.batch.sequences();
-}
-
 // All of a step that a graph can hold.
-void GpuExecutor::enqueue(const StageInput& input, StepInputs& inputs, const StepCounts& counts) {
+void GpuExecutor::enqueue(const StageInput& input, StepInputs& inputs, const StepCounts& counts, bool pretend) {
   StepOutputs outputs(counts, output_.as<std::byte>());
   Stream& stream = device_.stream();
   const bool ahead = looks_ahead(options_);
   if (ahead) read_row_tokens_cuda({inputs.ids, inputs.sequence, inputs.row, row_tokens_.as<int32_t>()}, stream);
-  if (pretends(input)) stage_->pretend(input, cache_->ref());
+  if (pretend) stage_->pretend(input, cache_->ref());
   else stage_->forward(input, cache_->ref());
   if (last_stage()) sample(inputs, counts, outputs);
   if (ahead && counts.samples > 0) {

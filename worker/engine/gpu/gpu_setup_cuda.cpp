@@ -173,9 +173,9 @@ DeviceGraph GpuExecutor::capture(int64_t batch) {
   fill_inputs({}, counts, on_host);
   device_.upload(input_.data(), host.data(), static_cast<int64_t>(host.size()));
   const StageInput input = stage_input({}, inputs);
-  enqueue(input, inputs, counts);
+  enqueue(input, inputs, counts, false);
   synchronize(device_.stream());
-  return DeviceGraph(device_.stream(), [&] { enqueue(input, inputs, counts); });
+  return DeviceGraph(device_.stream(), [&] { enqueue(input, inputs, counts, false); });
 }
 
 void GpuExecutor::capture_all() {

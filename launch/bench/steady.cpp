@@ -1,0 +1,75 @@
+#include "launch/bench/steady.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "launch/bench/engine_requests.h"
+#include "launch/cli/command_line.h"
+
+namespace accrete::launch {
+
+std::vector<BenchPrompt> steady_prompts(const SteadyLoad& load) {
+  const int64_t middle = load.input_len + load.output_len / 2, room = std::max<int64_t>(1, load.step_tokens - load.running / 2);
+  const int64_t ramp = load.running * middle / room + 1;
+  if (ramp >= load.output_len) {
+    throw UsageError(fmt::format("--steady: {} sequences of {} tokens take {} iterations of {} tokens to come in, and would end before: a larger "
+                                            "--max-num-batched-tokens or --output-len, or a smaller --max-num-seqs",
+                                            load.running, middle, ramp, load.step_tokens));
+  }
+  std::vector<BenchPrompt> prompts = random_prompts({.count = load.running, .input_len = load.input_len + load.output_len, .output_len = 0,
+                                                     .range_ratio = 0.0, .vocab = load.vocab, .seed = load.seed});
+  for (int64_t i = 0; i < load.running; ++i) {
+    const int64_t age = (load.output_len - ramp) * (2 * (load.running - i) - 1) / (2 * load.running);
+    BenchPrompt& prompt = prompts[static_cast<size_t>(i)];
+    prompt.tokens.resize(static_cast<size_t>(load.input_len + age));
+    prompt.output_len = load.output_len - age;
+    prompt.pretend = true;
+  }
+  const std::vector<BenchPrompt> whole = random_prompts({.count = load.followers, .input_len = load.input_len, .output_len = load.output_len,
+                                                         .range_ratio = 0.0, .vocab = load.vocab, .seed = load.seed + 1});
+  prompts.insert(prompts.end(), whole.begin(), whole.end());
+  return prompts;
+}
+
+SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>& prompts, const SteadyLoad& load, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  SteadyRates rates;
+  Clock::time_point begin{};
+  rpc::ReplicaReport before;
+  std::vector<bool> seen(prompts.size());
+  int64_t in = 0, started = 0;
+  bool ended = false;
+  engine.run(engine_requests(prompts), [&](const TimedOutput& timed) {
+    const worker::RequestOutput& output = timed.output;
+    if (output.finish == worker::FinishReason::error) throw std::runtime_error(output.error);
+    if (ended || output.tokens.empty()) return;
+    const bool first = !seen[output.id];
+    seen[output.id] = true;
+    if (first) ++started;
+    if (in < load.running) {
+      if (first && static_cast<int64_t>(output.id) < load.running && ++in == load.running) {
+        begin = timed.when;
+        before = engine.status().report;
+      }
+      return;
+    }
+    if (timed.when == begin) return;  // the same step
+    rates.output_tokens += static_cast<int64_t>(output.tokens.size());
+    if (first) rates.prompt_tokens += load.input_len;
+    rates.seconds = std::chrono::duration<double>(timed.when - begin).count();
+    rates.ran_dry = started == static_cast<int64_t>(prompts.size());
+    if (rates.seconds < seconds && !rates.ran_dry) return;
+    ended = true;
+    const rpc::ReplicaReport report = engine.status().report;
+    rates.iterations = static_cast<int64_t>(report.counters().iterations() - before.counters().iterations());
+    rates.running = report.running();
+    rates.compression_ratio = report.mean_slots_ratio();
+    for (size_t i = 0; i < prompts.size(); ++i) engine.cancel(i);
+  });
+  if (!ended) throw std::runtime_error("--steady: all requests ended before they could be looked at");
+  return rates;
+}
+
+}  // namespace accrete::launch

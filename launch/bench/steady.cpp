@@ -36,8 +36,7 @@ std::vector<BenchPrompt> steady_prompts(const SteadyLoad& load) {
 SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>& prompts, const SteadyLoad& load, double seconds) {
   using Clock = std::chrono::steady_clock;
   SteadyRates rates;
-  Clock::time_point begin{};
-  rpc::ReplicaReport before;
+  Clock::time_point begin{}, last{};
   std::vector<bool> seen(prompts.size());
   int64_t in = 0, started = 0;
   bool ended = false;
@@ -50,12 +49,13 @@ SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>
     if (first) ++started;
     if (in < load.running) {
       if (first && static_cast<int64_t>(output.id) < load.running && ++in == load.running) {
-        begin = timed.when;
-        before = engine.status().report;
+        begin = last = timed.when;
       }
       return;
     }
     if (timed.when == begin) return;  // the same step
+    if (timed.when != last) ++rates.iterations;
+    last = timed.when;
     rates.output_tokens += static_cast<int64_t>(output.tokens.size());
     if (first) rates.prompt_tokens += load.input_len;
     rates.seconds = std::chrono::duration<double>(timed.when - begin).count();
@@ -63,7 +63,6 @@ SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>
     if (rates.seconds < seconds && !rates.ran_dry) return;
     ended = true;
     const rpc::ReplicaReport report = engine.status().report;
-    rates.iterations = static_cast<int64_t>(report.counters().iterations() - before.counters().iterations());
     rates.running = report.running();
     rates.compression_ratio = report.mean_slots_ratio();
     for (size_t i = 0; i < prompts.size(); ++i) engine.cancel(i);

@@ -28,7 +28,7 @@ struct SteadyRates {
   double seconds = 0.0;        // looked at
   int64_t output_tokens = 0;   // within them
   int64_t prompt_tokens = 0;   // of requests whose first token came within them
-  int64_t iterations = 0;
+  int64_t iterations = 0;      // that gave tokens
   double running = 0.0;        // sequences, at the end
   double compression_ratio = 0.0;
   bool ran_dry = false;        // no follower was left: fewer sequences ran at the end

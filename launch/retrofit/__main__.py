@@ -23,6 +23,7 @@ def flags():
     add("--lm-share", type=float, default=0.0, help="share of cross entropy in a distillation loss")
     add("--lora-rank", type=int, default=0, help="train and save a LoRA adapter; 0: all weights")
     add("--lr", type=float, default=0.0, help="default 1e-3 with LoRA, 1e-4 without")
+    add("--row-lr", type=float, default=3e-3, help="of the decision rows")
     add("--minutes", type=float, default=0.0, help="length of the run by the clock")
     add("--steps", type=int, default=0, help="length of the run in steps")
     add("--zero-share", type=float, default=0.05, help="of the run for stage 1")
@@ -39,7 +40,8 @@ def flags():
     add("--pieces", type=int, default=4, help="of a micro-batch, for its logits")
     add("--dtype", choices=["auto", "bfloat16", "float32"], default="auto", help="auto: bfloat16 on GPUs")
     add("--device", choices=["auto", "cuda", "cpu"], default="auto")
-    add("--enforce-eager", action="store_true", help="no torch.compile, full attention masks (always so on CPUs)")
+    add("--attention", choices=["auto", "flex", "flash", "full"], default="auto", help="auto: flex on GPUs, full masks on CPUs")
+    add("--enforce-eager", action="store_true", help="no torch.compile (always so on CPUs)")
     add("--seed", type=int, default=0)
     return p
 
@@ -74,15 +76,16 @@ def build(a):
     wide = a.dtype == "float32" or (a.dtype == "auto" and device.type == "cpu")
     dtype = torch.float32 if wide else torch.bfloat16
     source = model_files.open_checkpoint(a.model)
+    attention = a.attention if a.attention != "auto" else "full" if device.type == "cpu" else "flex"
     compiled = device.type == "cuda" and not a.enforce_eager
     network = student.Network(source, {
         "window": a.window, "offset": a.offset, "mix": a.lm_share if a.loss == "distill" else 1.0, "pieces": a.pieces,
-        "compiled": compiled, "teacher": a.loss == "distill"}, device, dtype)
+        "compiled": compiled, "attention": attention, "teacher": a.loss == "distill"}, device, dtype)
     train = data.Mixture([data.parse_source(text) for text in a.data], a.seed)
     held_out = data.Mixture([data.parse_source(a.eval_data)], a.seed) if a.eval_data else None
     parts = {"checkpoint": source, "network": network, "train": train, "held_out": held_out,
              "weights": weights.Weights(source, device, dtype, a.lora_rank)}
-    names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "seed")
+    names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "row_lr", "seed")
     options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).name)
     made = trainer.Trainer(parts, plan_of(a), Clock(a.steps, a.minutes), options)
     if a.snapshot:

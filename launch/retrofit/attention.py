@@ -1,13 +1,14 @@
 """Causal attention within documents: FlexAttention for GPUs, a mask of T x T for CPUs and for comparing.
 
-Both take q [B, Hq, T, D] and k, v [B, Hkv, T, D] and return out [B, Hq, T, D] and lse [B, Hq, T], the log of each row's sum.
+A mask called with q [B, Hq, T, D] and k, v [B, Hkv, T, D] returns out [B, Hq, T, D] and lse [B, Hq, T], the log of each row's sum;
+`merged` adds to each row a further score for the token's own value (dmc.free_diagonal).
 """
 import math
 
 import torch
 from torch.nn.attention import flex_attention as flex
 
-from retrofit.dmc import per_query_head
+from retrofit.dmc import free_diagonal, per_query_head
 
 
 def documents_of(starts):
@@ -36,6 +37,9 @@ class FullMask:
         out = torch.exp(scores - lse.unsqueeze(-1)) @ per_query_head(v.float(), heads)
         return out.to(q.dtype), lse
 
+    def merged(self, q, k, v, extra):
+        return merged_after(self, q, k, v, extra)
+
 
 class FlexMask:
     """Blocks outside of a document's triangle are skipped. The mask of one batch; `call` is meant to run inside torch.compile."""
@@ -51,6 +55,9 @@ class FlexMask:
     def __call__(self, q, k, v):
         return flex_with_lse(q, k, v, self.blocks)
 
+    def merged(self, q, k, v, extra):
+        return merged_after(self, q, k, v, extra)
+
 
 def flex_with_lse(q, k, v, blocks):
     gqa = q.shape[1] != k.shape[1]
@@ -58,3 +65,8 @@ def flex_with_lse(q, k, v, blocks):
         out, aux = flex.flex_attention(q, k, v, block_mask=blocks, enable_gqa=gqa, return_aux=flex.AuxRequest(lse=True))
         return out, aux.lse
     return flex.flex_attention(q, k, v, block_mask=blocks, enable_gqa=gqa, return_lse=True)
+
+
+def merged_after(mask, q, k, v, extra):
+    out, lse = mask(q, k, v)
+    return free_diagonal(out.float(), lse, extra, v.float()).to(q.dtype)

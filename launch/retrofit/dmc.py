@@ -71,15 +71,19 @@ def key_mark(x_next, head_size):
     return -F.softplus(x_next) * (math.sqrt(head_size) / QUERY_MARK)
 
 
-def free_diagonal(out, lse, own_score, x_next, v):
+def free_diagonal(out, lse, extra, v):
     """Attention with every column j at weight 1 - alpha[j + 1], its diagonal brought back to weight 1.
 
-    out [B, Hq, T, D], lse and own_score [B, Hq, T], x_next [B, Hkv, T], v [B, Hkv, T, D]: the part alpha of the diagonal's
-    weight is missing in the sums behind `lse`, so exp(own_score + log alpha) joins them.
+    out [B, Hq, T, D], lse and extra [B, Hq, T], v [B, Hkv, T, D]. The part alpha of the diagonal's weight is missing in the sums
+    behind `lse`: extra is the diagonal's own score plus log alpha, so exp(extra) joins them.
     """
-    missing = per_query_head(-F.softplus(-x_next), out.shape[1])
-    share = torch.sigmoid(own_score + missing - lse).unsqueeze(-1)
+    share = torch.sigmoid(extra - lse).unsqueeze(-1)
     return out + share * (per_query_head(v, out.shape[1]) - out)
+
+
+def missing_weight(x_next, query_heads):
+    """log(alpha[t + 1]), x_next [B, Hkv, T] -> [B, Hq, T]"""
+    return per_query_head(-F.softplus(-x_next), query_heads)
 
 
 def per_query_head(x, query_heads):

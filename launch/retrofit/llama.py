@@ -105,9 +105,8 @@ def dmc_layer(h, w, given, mask, shape):
     unmarked = dmc.rotate(key, *turn, controls.keep, 0.0)
     key = torch.where(edge, unmarked + mark, unmarked).to(h.dtype).transpose(1, 2)
     value = value.to(h.dtype).transpose(1, 2)
-    out, lse = mask(q, key, value)
-    own = own_scores(q, unmarked.to(h.dtype).transpose(1, 2))
-    out = dmc.free_diagonal(out.float(), lse, own, x_next.transpose(1, 2), value.float()).to(h.dtype)
+    extra = own_scores(q, unmarked.to(h.dtype).transpose(1, 2)) + dmc.missing_weight(x_next.transpose(1, 2), q.shape[1])
+    out = mask.merged(q, key, value, extra)
     h = mlp(h + F.linear(out.transpose(1, 2).flatten(2), w.o), w, shape)
     return h, Decided(alpha.mean((0, 1)), (torch.where(starts.unsqueeze(-1), -1.0, logits) > 0).float().mean((0, 1)))
 

@@ -38,7 +38,7 @@ class VocabularyLoss(torch.autograd.Function):
     def forward(ctx, h, output, given):
         """given: dict of teacher, targets, mix (as in piece_gradients), pieces, and function, piece_gradients or what compiles it"""
         teacher, targets, mix, pieces, piece = (given[name] for name in ("teacher", "targets", "mix", "pieces", "function"))
-        count, targeted = h.shape[0], max(1, int((targets != IGNORED).sum()))
+        count, targeted = h.shape[0], (targets != IGNORED).sum().clamp(min=1)
         grad_h, grad_w, sums = torch.empty_like(h), None, 0
         if ctx.needs_input_grad[1]:
             grad_w = torch.zeros(output.shape, device=h.device)
@@ -51,7 +51,7 @@ class VocabularyLoss(torch.autograd.Function):
                 grad_w += dlogits.t() @ h[part]
             sums = sums + found
         ctx.save_for_backward(grad_h / count, None if grad_w is None else (grad_w / count).to(output.dtype))
-        means = sums / torch.tensor([count, targeted, targeted], device=h.device)
+        means = sums / torch.stack([torch.full_like(targeted, count), targeted, targeted])
         ctx.mark_non_differentiable(means)
         return (1 - mix) * means[0] + mix * means[1], means
 

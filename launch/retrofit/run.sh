@@ -2,11 +2,13 @@
 # The default model's retrofit on one GPU, from a folder that holds everything and needs no network:
 #   model.gguf (or model/), prompts.jsonl, train-*.bin[.xz], held-out*.bin[.xz], and this package as retrofit/
 #
-#   bash retrofit/run.sh FOLDER check    the compiled layer beside the plain one, then a minute of training: compiles, measures speed
+#   bash retrofit/run.sh FOLDER check    the compiled layer beside the plain one, then 40 steps of training; measures speed
 #   bash retrofit/run.sh FOLDER          samples chats, trains to CR 4, fine-tunes the snapshot of CR 2, packs results in FOLDER/back
 #
 # Every step that is done is skipped when the script is started again; training goes on from its last checkpoint.
-# MINUTES (20), MINUTES_CR2 (3), MINUTES_CHAT (1.5), RANK (32), LM_SHARE (0.1), ROWS (16), MICRO (2), LENGTH (2048), LR (1e-3).
+# Minutes include compiling: MINUTES (17), MINUTES_CR2 (2), MINUTES_CHAT (1.2). Of the training: RANK (32), LM_SHARE (0.1),
+# CHAT_SHARE (0.15), LR (1e-3), LR_CR2 (5e-4), ROWS (16), MICRO (2), LENGTH (2048). FLAGS: further flags of `accrete retrofit`,
+# such as "--attention flash", or "--attention flash --enforce-eager" where Triton cannot compile.
 set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: run.sh FOLDER [check]" >&2; exit 2; }
 cd "$1"
@@ -18,11 +20,13 @@ model=model.gguf
 python=${PYTHON:-python3}
 say() { echo "run: $(date +%T) $*"; }
 
-train() { # output minutes, further flags
-  local output=$1 minutes=$2
-  shift 2
-  "$python" -m retrofit "$model" --data "train-*.bin*=${TEXT_SHARE:-0.8}" $chats --eval-data "held-out*.bin*" --output "$output" \
-    --minutes "$minutes" --lora-rank "${RANK:-32}" --lm-share "${LM_SHARE:-0.1}" --lr "${LR:-1e-3}" \
+train() { # output, further flags
+  local output=$1 chats=()
+  shift
+  [ -s chat.bin ] && chats=(--data "chat.bin=${CHAT_SHARE:-0.15}")
+  # shellcheck disable=SC2086
+  "$python" -m retrofit "$model" --data "train-*.bin*=0.85" "${chats[@]}" --eval-data "held-out*.bin*" --output "$output" \
+    --lora-rank "${RANK:-32}" --lm-share "${LM_SHARE:-0.1}" --lr "${LR:-1e-3}" \
     --rows "${ROWS:-16}" --micro-batches "${MICRO:-2}" --length "${LENGTH:-2048}" ${FLAGS:-} "$@"
 }
 
@@ -35,27 +39,25 @@ pack() { # every file below 15 MiB
   say "results: $(ls back | tr '\n' ' ')"
 }
 
-chats=
-[ -s chat.bin ] && chats="--data chat.bin=0.2"
 if [ "${2:-}" = check ]; then
   say "self check"
-  "$python" -m retrofit.selfcheck
-  say "a minute of training"
+  "$python" -c 'import os, sysconfig; print("Python.h:", os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))'
+  "$python" -m retrofit.selfcheck ${ATTENTION:-}
+  say "some steps of training"
   rm -rf check
-  train check "${MINUTES:-1.5}" --eval-seconds 30 --log-steps 5 --save-seconds 20
+  train check --steps "${STEPS:-40}" --eval-seconds 1000 --log-steps 5 --save-seconds 20
   grep -h '"step"' check/log.jsonl | tail -n 1
   exit 0
 fi
 if [ ! -s chat.bin ] && [ -s prompts.jsonl ]; then
   say "sampling chats"
-  "$python" -m retrofit.sample "$model" prompts.jsonl --output chat.new --minutes "${MINUTES_CHAT:-1.5}" && mv chat.new chat.bin
+  "$python" -m retrofit.sample "$model" prompts.jsonl --output chat.new --minutes "${MINUTES_CHAT:-1.2}" && mv chat.new chat.bin
 fi
-[ -s chat.bin ] && chats="--data chat.bin=0.2"
-[ -f cr4/done ] || { say "CR 4"; train cr4 "${MINUTES:-20}" --branch-cr 2 && touch cr4/done; }
+[ -f cr4/done ] || { say "CR 4"; train cr4 --minutes "${MINUTES:-17}" --branch-cr 2 && touch cr4/done; }
 pack
-if [ -f cr4/snapshot-cr2.pt ] && [ ! -f cr2/done ] && [ "${MINUTES_CR2:-3}" != 0 ]; then
+if [ -f cr4/snapshot-cr2.pt ] && [ ! -f cr2/done ] && [ "${MINUTES_CR2:-2}" != 0 ]; then
   say "CR 2"
-  train cr2 "${MINUTES_CR2:-3}" --target-cr 2 --from cr4/snapshot-cr2.pt --lr "${LR_CR2:-5e-4}" && touch cr2/done
+  train cr2 --minutes "${MINUTES_CR2:-2}" --target-cr 2 --from cr4/snapshot-cr2.pt --lr "${LR_CR2:-5e-4}" && touch cr2/done
   pack
 fi
 say "done"

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from retrofit import data, dmc, llama, model_files, student, text
 from retrofit.weights import plain_layers
 
+PROMPTS_AT_ONCE = 96  # rows of a batch while prompts are read
+
 
 class Sampler:
     def __init__(self, checkpoint, device, dtype, limits):
@@ -69,7 +71,8 @@ class Sampler:
         causal = (index[:longest].unsqueeze(1) >= index).unsqueeze(0) & live.unsqueeze(1)
         causal |= torch.eye(longest, total, dtype=torch.bool, device=self.device)  # padding sees itself, so that no row is empty
         positions = (index[:longest] - pad).clamp(min=0)
-        picked = self.pick(self.forward(tokens, positions, 0, (cache, causal)))
+        parts = [slice(i, i + PROMPTS_AT_ONCE) for i in range(0, rows, PROMPTS_AT_ONCE)]
+        picked = self.pick(torch.cat([self.forward(tokens[p], positions[p], 0, (cache[:, :, p], causal[p])) for p in parts]))
         out, done = [picked], picked == self.limits["stop"]
         for at in range(longest, total - 1):
             if at % 16 == 0 and done.float().mean() > 0.97:

@@ -1,4 +1,4 @@
-"""Compares the compiled layer and loss with plain PyTorch on this machine's device: python3 -m retrofit.selfcheck
+"""Compares the compiled layer and loss with plain PyTorch on this machine's device: python3 -m retrofit.selfcheck [flex|flash]
 
 Both compute in float32 products of the same bfloat16 weights where they can; what is printed are relative differences of the
 output and of every gradient. Ends with 1 when one is larger than bfloat16 explains.
@@ -62,7 +62,7 @@ def main():
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     given, begin = case(device, dtype), time.monotonic()
     compiled = torch.compile(llama.dmc_layer, dynamic=False) if device.type == "cuda" else llama.dmc_layer
-    mask = attention.FlexMask if device.type == "cuda" else attention.FullMask
+    mask = student.mask_type(sys.argv[1] if len(sys.argv) > 1 else "flex" if device.type == "cuda" else "full")
     worst = 0.0
     for hard in (False, True):
         print(f"{'decided' if hard else 'relaxed'}, {device.type}, {torch.__version__}")

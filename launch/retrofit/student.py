@@ -24,10 +24,10 @@ class Result:
 
 
 class Network:
-    """Owns the teacher and the compiled functions. compiled: torch.compile and FlexAttention; else plain code with full masks."""
+    """Owns the teacher and the compiled functions. compiled: by torch.compile; else plain code."""
 
     def __init__(self, checkpoint, options, device, dtype):
-        """options: dict of window, offset, mix, pieces, compiled, teacher (bool)"""
+        """options: dict of window, offset, mix, pieces, compiled, attention (flex, flash, full), teacher (bool)"""
         self.config, self.options, self.device, self.dtype = checkpoint.config, options, device, dtype
         self.shape = llama.Shape(self.config.head_size, self.config.norm_eps, options["window"], options["offset"])
         self.teacher = plain_layers(checkpoint, device, dtype) if options["teacher"] else None
@@ -37,7 +37,7 @@ class Network:
         self.piece = wrap(loss.piece_gradients)
 
     def mask(self, starts):
-        return attention.FlexMask(starts) if self.compiled else attention.FullMask(starts)
+        return mask_type(self.options["attention"])(starts)
 
     def controls(self, moment, hard=False):
         number = lambda x: torch.tensor(float(x), device=self.device)
@@ -77,6 +77,13 @@ class Network:
         for layer in layers:
             h = self.teacher_layer(h, layer, turn, mask, self.shape)
         return llama.rms_norm(h, rest["final_norm"], self.shape.norm_eps).flatten(0, 1), rest["output"]
+
+
+def mask_type(name):
+    if name == "flash":
+        from retrofit.attention_flash import FlashMask
+        return FlashMask
+    return {"flex": attention.FlexMask, "full": attention.FullMask}[name]
 
 
 def device_of(name):

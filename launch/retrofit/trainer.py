@@ -26,6 +26,7 @@ class Options:
     log_steps: int = 10
     eval_batches: int = 2
     branch_cr: float = 0.0       # writes a snapshot when the growing CR passes it
+    row_lr: float = 3e-3
     weight_decay: float = 0.1
     cr_weight: float = 1.0
     seed: int = 0
@@ -40,7 +41,7 @@ class Trainer:
         self.source, self.network, self.weights = parts["checkpoint"], parts["network"], parts["weights"]
         self.train, self.held_out = parts["train"], parts["held_out"]
         self.plan, self.clock, self.options = plan, clock, options
-        groups = self.weights.groups(plan.lr, options.weight_decay)
+        groups = self.weights.groups(plan.lr, options.row_lr, options.weight_decay)
         fused = self.network.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.95), fused=fused)
         self.stage, self.branched, self.stopping, self.heat = 1 if plan.zero_share > 0 else 2, False, False, None
@@ -87,7 +88,7 @@ class Trainer:
     def step(self, now):
         """-> means over micro-batches [kl, lm, teacher lm], alpha [L, Hkv], hard [L, Hkv], gradient norm"""
         for group in self.optimizer.param_groups:
-            group["lr"] = now.lr * group["scale"]
+            group["lr"] = now.lr / self.plan.lr * group["peak"]
         leaves, count, sums = Leaves(self.weights), self.options.micro_batches, None
         for _ in range(count):
             result = self.network.forward(self.batch(self.train), leaves, now)

@@ -51,14 +51,18 @@ class Weights:
         for parameter in self.parameters.values():
             parameter.requires_grad_()
 
-    def groups(self, lr, weight_decay):
-        """Optimizer groups: decision rows at a third of the rate and without decay, norms without decay."""
+    def groups(self, lr, row_lr, weight_decay):
+        """Optimizer groups, each with its highest rate; rows and norms without decay.
+
+        Decision rows must lift a logit from 0 to the offset while CR grows. Adam moves it by about rate * sum |mean input| a step,
+        and that sum is a few dozen in a small model: they need a higher rate than the rest.
+        """
         named = self.parameters.items()
-        rows = [p for n, p in named if n.endswith(".rows")]
-        plain = [p for n, p in named if n.endswith(".norm")]
-        rest = [p for n, p in named if not n.endswith((".rows", ".norm"))]
-        return [{"params": rest, "weight_decay": weight_decay, "scale": 1.0}, {"params": plain, "weight_decay": 0.0, "scale": 1.0},
-                {"params": rows, "weight_decay": 0.0, "scale": 0.3}]
+        decisions, bare = ["k.rows"], [n for n in self.parameters if n.endswith(".norm") or n == "q.rows"]
+        rest = [p for n, p in named if n not in decisions + bare]
+        pick = lambda names: [self.parameters[n] for n in names]
+        return [{"params": rest, "weight_decay": weight_decay, "peak": lr}, {"params": pick(bare), "weight_decay": 0.0, "peak": lr},
+                {"params": pick(decisions), "weight_decay": 0.0, "peak": row_lr}]
 
     def zero_rows(self):
         """The end of stage 1: decision and importance logits begin at 0."""

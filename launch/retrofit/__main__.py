@@ -24,6 +24,7 @@ def flags():
     add("--lora-rank", type=int, default=0, help="train and save a LoRA adapter; 0: all weights")
     add("--lr", type=float, default=0.0, help="default 1e-3 with LoRA, 1e-4 without")
     add("--row-lr", type=float, default=3e-3, help="of the decision rows")
+    add("--cr-weight", type=float, default=1.0, help="of the compression term in the loss")
     add("--minutes", type=float, default=0.0, help="length of the run by the clock")
     add("--steps", type=int, default=0, help="length of the run in steps")
     add("--zero-share", type=float, default=0.05, help="of the run for stage 1")
@@ -85,7 +86,7 @@ def build(a):
     held_out = data.Mixture([data.parse_source(a.eval_data)], a.seed) if a.eval_data else None
     parts = {"checkpoint": source, "network": network, "train": train, "held_out": held_out,
              "weights": weights.Weights(source, device, dtype, a.lora_rank)}
-    names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "row_lr", "seed")
+    names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "row_lr", "cr_weight", "seed")
     options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).name)
     made = trainer.Trainer(parts, plan_of(a), Clock(a.steps, a.minutes), options)
     if a.snapshot:

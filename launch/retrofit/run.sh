@@ -7,7 +7,7 @@
 #
 # Every step that is done is skipped when the script is started again; training goes on from its last checkpoint.
 # Minutes include compiling: MINUTES (17), MINUTES_CR2 (2), MINUTES_CHAT (1.2). Of the training: RANK (32), LM_SHARE (0.1),
-# CHAT_SHARE (0.15), LR (1e-3), LR_CR2 (5e-4), ROWS (16), MICRO (2), LENGTH (2048). FLAGS: further flags of `accrete retrofit`,
+# CHAT_SHARE (0.15), CR_WEIGHT (2), LR (1e-3), LR_CR2 (5e-4), ROWS (16), MICRO (2), LENGTH (2048). FLAGS: further flags of `accrete retrofit`,
 # such as "--attention flash", or "--attention flash --enforce-eager" where Triton cannot compile.
 set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: run.sh FOLDER [check]" >&2; exit 2; }
@@ -26,7 +26,7 @@ train() { # output, further flags
   [ -s chat.bin ] && chats=(--data "chat.bin=${CHAT_SHARE:-0.15}")
   # shellcheck disable=SC2086
   "$python" -m retrofit "$model" --data "train-*.bin*=0.85" "${chats[@]}" --eval-data "held-out*.bin*" --output "$output" \
-    --lora-rank "${RANK:-32}" --lm-share "${LM_SHARE:-0.1}" --lr "${LR:-1e-3}" \
+    --lora-rank "${RANK:-32}" --lm-share "${LM_SHARE:-0.1}" --lr "${LR:-1e-3}" --cr-weight "${CR_WEIGHT:-2}" \
     --rows "${ROWS:-16}" --micro-batches "${MICRO:-2}" --length "${LENGTH:-2048}" ${FLAGS:-} "$@"
 }
 

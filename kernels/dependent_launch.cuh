@@ -19,6 +19,7 @@ struct LaunchShape {
   unsigned threads = 0;
   size_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
+  bool early = true;  // false: in the usual way
 };
 
 template <class Args>
@@ -32,7 +33,7 @@ void launch_dependent(void (*kernel)(Args), const LaunchShape& shape, const Args
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = shape.stream;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.numAttrs = shape.early ? 1 : 0;
   ACCRETE_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, args));
 }
 

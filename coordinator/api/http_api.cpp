@@ -36,7 +36,7 @@ net::HttpResponse json_response(const json& value) { return text_response(200, v
 
 bool open_to_all(const std::string& path) { return path == "/health" || path == "/metrics" || path == "/"; }
 
-constexpr const char* kGetPaths[] = {"/", "/health", "/health_generate", "/metrics", "/version", "/v1/models", "/v1/cluster"};
+constexpr const char* kGetPaths[] = {"/", "/health", "/health_generate", "/metrics", "/version", "/v1/models", "/v1/cluster", "/tokenizer_info"};
 constexpr const char* kPostPaths[] = {"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"};
 
 bool among(const std::string& path, std::span<const char* const> paths) {
@@ -120,6 +120,7 @@ asio::awaitable<void> HttpApi::get(net::HttpExchange& exchange, const std::strin
   else if (path == "/metrics") response = text_response(200, render_metrics(metrics_, cluster_), "text/plain; version=0.0.4; charset=utf-8");
   else if (path == "/version") response = json_response({{"version", ACCRETE_VERSION}});
   else if (path == "/v1/models") response = models_page();
+  else if (path == "/tokenizer_info") response = tokenizer_info();
   else response = cluster_page();
   co_await exchange.respond(std::move(response));
 }
@@ -220,6 +221,18 @@ net::HttpResponse HttpApi::tokenize(std::string_view body) const {
     ids = model->tokenizer->encode(*prompt, {.add_special_tokens = fields.boolean("add_special_tokens").value_or(true), .parse_special = true});
   }
   return json_response({{"count", ids.size()}, {"max_model_len", model->card.max_model_len()}, {"tokens", ids}});
+}
+
+// vLLM's route of the same name: what of tokenizer_config.json a client needs that tokenizes here (/tokenize) and templates itself.
+net::HttpResponse HttpApi::tokenizer_info() const {
+  const auto model = model_of("");
+  if (!model) return error_response(503, "no replica has joined yet");
+  if (!model->tokenizer) throw FieldError("model", model->no_text);
+  const rpc::TokenizerSpec& spec = model->words;
+  const auto text = [](const std::string& value) { return value.empty() ? json(nullptr) : json(value); };
+  return json_response({{"tokenizer_class", "accrete"}, {"bos_token", text(spec.bos_token())}, {"eos_token", text(spec.eos_token())},
+                        {"add_bos_token", spec.add_bos_token()}, {"chat_template", text(spec.chat_template())},
+                        {"model_max_length", model->card.max_model_len()}});
 }
 
 net::HttpResponse HttpApi::detokenize(std::string_view body) const {

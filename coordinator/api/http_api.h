@@ -28,6 +28,7 @@ class HttpApi {
   boost::asio::awaitable<void> health(net::HttpExchange& exchange, bool generate);
   net::HttpResponse tokenize(std::string_view body) const;
   net::HttpResponse detokenize(std::string_view body) const;
+  net::HttpResponse tokenizer_info() const;
   net::HttpResponse models_page() const;
   net::HttpResponse cluster_page() const;
   net::HttpResponse set_draining(const std::string& path);

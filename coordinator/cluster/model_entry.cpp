@@ -17,6 +17,9 @@ std::shared_ptr<const ModelEntry> make_model_entry(const rpc::ModelCard& card, c
     entry->no_chat = error.what();
   }
   entry->card.clear_tokenizer();
+  entry->words = card.tokenizer();
+  entry->words.clear_kind();
+  entry->words.clear_added_tokens();
   return entry;
 }
 

@@ -16,6 +16,7 @@ struct ModelEntry {
   rpc::ModelCard card;                        // without the tokenizer's tables
   std::unique_ptr<const Tokenizer> tokenizer; // null: token ids only, and `no_text` says why
   std::string no_text;
+  rpc::TokenizerSpec words;                   // special tokens and template as the model brought them, without tables
   std::optional<ChatTemplate> chat;           // none: `no_chat` says why
   std::string no_chat;
   std::time_t created = 0;

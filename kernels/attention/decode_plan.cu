@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const PlanArgs a) {
   Scan(sScan).ExclusiveSum(sum, before, total);
   if (threadIdx.x == 0) sTotal = total;
   __syncthreads();
-  const int range = max((sTotal + workers - 1) / workers, least_tiles(a.plan.shape.group));
+  const int range = max((sTotal + workers - 1) / workers, least_tiles(sTotal, a.plan.shape.multiprocessors));
   for (int i = begin; i < end; ++i) {
     const int after = before + item_cost(a, layer, i);
     prefix[i] = before;

@@ -17,8 +17,12 @@ inline constexpr int kTileSlots = 16;     // slots that a worker takes at a time
 inline constexpr int kGroupRows = 8;      // query heads that share a read of a head's slots; more are more items
 inline constexpr int kItemOverhead = 2;   // what an item costs beside its tiles, in tiles: start, write-out
 inline constexpr int kWorkersPerMultiprocessor = 12;  // warps that fit beside each other with a tile in registers each
-// Of a worker's range at least, in tiles: shorter ones cost more in merging than they save, the more the more rows a part has.
-ACCRETE_HD constexpr int least_tiles(int group) { return group >= 4 ? 12 : 4; }
+// Short ranges cost more in merging than they save: when there is little to read, 8 workers of a multiprocessor have something to do, of 4 to
+// 12 tiles each.
+ACCRETE_HD constexpr int least_tiles(int total, int multiprocessors) {
+  const int even = total / (8 * multiprocessors);
+  return even < 4 ? 4 : even > 12 ? 12 : even;
+}
 inline constexpr int kGroupParts = 32;    // parts of an item that one warp merges; an item of more is merged group by group, then over groups
 
 struct DecodePlanShape {

@@ -21,7 +21,7 @@ class PromptConsumer {
     if (group_ == 1) pass_turn();
     for (uint32_t parity = 0;; parity ^= 1) {
       wait_phase(&s_.q_full[group_], parity);
-      const Item item = s_.item[group_];
+      const Item item = take_item(s_.item[group_]);
       if (item.tokens == 0) break;
       attend(item);
     }

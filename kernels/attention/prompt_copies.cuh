@@ -127,7 +127,7 @@ class PromptCopies {
   __device__ void run() {
     for (;; parity_ ^= 1) {
       wait_phase(&s_.next_full, parity_);
-      const Item item = s_.next;
+      const Item item = take_item(s_.next);
       if (item.tokens == 0) break;
       copy_own(item);
       copy_tiles(item);

@@ -60,6 +60,15 @@ struct Item {
   __device__ int tiles() const { return max((slots + kTile - 1) / kTile, 1); }
 };
 
+// The item that another warp left in shared memory. Lane 0 reads it for its warp, the lane that later arrives at the barrier behind which it
+// may be overwritten.
+__device__ inline Item take_item(const Item& shared) {
+  Item item{};
+  if (threadIdx.x % 32 == 0) item = shared;
+  for (int32_t* field : {&item.token, &item.tokens, &item.head, &item.table, &item.slots, &item.held}) *field = __shfl_sync(kAllLanes, *field, 0);
+  return item;
+}
+
 // Units by their slots, most first, in shared memory. All threads of the block, a barrier behind it.
 struct UnitOrder {
   int32_t slots[kSortedUnits];

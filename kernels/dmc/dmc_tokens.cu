@@ -5,6 +5,7 @@
 // wait for one another. The chain is row -> slots, segment -> ring entries all at once, beside them the page's id or, where a page must
 // be taken, the counter and then the free list's entry, which is in the level-two cache by then; qkv, angles and queries lie in its shadow.
 #include "kernels/cuda.h"
+#include "kernels/dependent_launch.cuh"
 #include "kernels/dmc/dmc_tokens.cuh"
 #include "kernels/dmc/ring_stage.cuh"
 
@@ -115,6 +116,7 @@ __global__ void __launch_bounds__(kThreads, kPairs == 8 ? 5 : 8) decode_kernel(c
   using Packed = PackedLanes<kPairs>;
   constexpr int64_t kHalf = Lanes::kHalf;
   __builtin_assume(a.dmc.mode == kMode);
+  launch_next();  // attention takes room when all blocks of this have theirs, and waits
   if (blockIdx.y == 0) {
     if (blockIdx.x == 0) prefetch_free_list(a.pool);
     return;

@@ -1,5 +1,6 @@
 // RMSNorm with residual addition on CUDA. Memory-bound: x and delta are read once, x and y written once. A block takes a row;
-// each thread keeps its part of it in registers between the sum of squares and the scaling, so nothing is read twice.
+// each thread keeps its part of it in registers between the sum of squares and the scaling, so nothing is read twice. Few rows wait for
+// memory, not for its bandwidth: all their loads are issued before anything is stored.
 #include "kernels/cuda.h"
 #include "kernels/norm/norm_rows.cuh"
 #include "kernels/norm/rms_norm.h"
@@ -11,6 +12,7 @@ namespace {
 constexpr int kThreads = kNormThreads;
 constexpr int kMostChunks = 4;  // 16-byte pieces of a row a thread keeps; longer rows are read again
 constexpr int kVectorBytes = 16;
+constexpr unsigned kFewRows = 2 * 132;  // that all run at once whatever registers they take
 
 struct Rows {
   void* x;
@@ -48,6 +50,13 @@ __device__ void store(T* to, float (&from)[kCount]) {
   *reinterpret_cast<Piece*>(to) = piece;
 }
 
+template <int kVector, class T>
+__device__ void add_and_store(T* x, const float (&rDelta)[kVector], float (&rX)[kVector]) {
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) rX[i] += rDelta[i];
+  store(x, rX);
+}
+
 // x + delta of one chunk, stored back when there is a delta.
 template <int kVector, class T>
 __device__ void updated(T* x, const T* delta, float (&rX)[kVector]) {
@@ -55,66 +64,117 @@ __device__ void updated(T* x, const T* delta, float (&rX)[kVector]) {
   if (!delta) return;
   float rDelta[kVector];
   load(delta, rDelta);
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) rX[i] += rDelta[i];
-  store(x, rX);
+  add_and_store(x, rDelta, rX);
 }
 
-template <int kVector, class T, class W>
-__device__ void scaled(const float (&rX)[kVector], float scale, const W* weight, T* y) {
-  float rY[kVector];
-  load(weight, rY);
+// y = x * scale * weight; leaves y in rWeight.
+template <int kVector, class T>
+__device__ void scaled(const float (&rX)[kVector], float scale, float (&rWeight)[kVector], T* y) {
 #pragma unroll
-  for (int i = 0; i < kVector; ++i) rY[i] *= rX[i] * scale;
-  store(y, rY);
+  for (int i = 0; i < kVector; ++i) rWeight[i] *= rX[i] * scale;
+  store(y, rWeight);
 }
 
-// Grid: one block a row. kChunks 0: the row is longer than the registers of a block, and is read again for the scaling.
+template <int kVector>
+__device__ void add_squares(const float (&rX)[kVector], float& squares) {
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) squares += rX[i] * rX[i];
+}
+
+// What a thread of a row with kChunks chunks a thread does with each of its chunks.
+template <int kVector, int kChunks, class F>
+__device__ void each_chunk(int width, const F& body) {
+#pragma unroll
+  for (int chunk = 0; chunk < kChunks; ++chunk) {
+    const int e = static_cast<int>(threadIdx.x) * kVector + chunk * kThreads * kVector;
+    if (e < width) body(chunk, e);
+  }
+}
+
+template <class T, class W>
+struct Row {
+  T* x;
+  const T* delta;  // or null
+  const W* weight;
+  T* y;
+  int width;
+  float eps;
+};
+
+template <class T, class W>
+__device__ Row<T, W> own_row(const Rows& rows) {
+  return {static_cast<T*>(rows.x) + blockIdx.x * rows.x_stride, rows.delta ? static_cast<const T*>(rows.delta) + blockIdx.x * rows.delta_stride : nullptr,
+          static_cast<const W*>(rows.weight), static_cast<T*>(rows.y) + blockIdx.x * rows.y_stride, rows.width, rows.eps};
+}
+
+// Grid: one block a row.
+template <int kVector, int kChunks, class T, class W>
+__global__ void __launch_bounds__(kThreads) rms_norm_few_kernel(Rows rows) {
+  const auto [gX, gDelta, gWeight, gY, width, eps] = own_row<T, W>(rows);
+  float rX[kChunks][kVector], rDelta[kChunks][kVector], rWeight[kChunks][kVector];
+  each_chunk<kVector, kChunks>(width, [&](int chunk, int e) {
+    load(gX + e, rX[chunk]);
+    if (gDelta) load(gDelta + e, rDelta[chunk]);
+    load(gWeight + e, rWeight[chunk]);
+  });
+  float squares = 0;
+  each_chunk<kVector, kChunks>(width, [&](int chunk, int e) {
+    if (gDelta) add_and_store(gX + e, rDelta[chunk], rX[chunk]);
+    add_squares(rX[chunk], squares);
+  });
+  const float scale = norm_scale(squares, width, eps);
+  each_chunk<kVector, kChunks>(width, [&](int chunk, int e) { scaled(rX[chunk], scale, rWeight[chunk], gY + e); });
+}
+
+// Grid: one block a row. Registers hold x alone, so that many blocks take turns at waiting.
 template <int kVector, int kChunks, class T, class W>
 __global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows) {
-  constexpr int kStep = kThreads * kVector;
-  T* gX = static_cast<T*>(rows.x) + blockIdx.x * rows.x_stride;
-  const T* gDelta = rows.delta ? static_cast<const T*>(rows.delta) + blockIdx.x * rows.delta_stride : nullptr;
-  const W* gWeight = static_cast<const W*>(rows.weight);
-  T* gY = static_cast<T*>(rows.y) + blockIdx.x * rows.y_stride;
-  const int first = threadIdx.x * kVector;
-  float rX[kChunks > 0 ? kChunks : 1][kVector];
+  const auto [gX, gDelta, gWeight, gY, width, eps] = own_row<T, W>(rows);
+  float rX[kChunks][kVector], rWeight[kVector];
   float squares = 0;
-  const auto take = [&](int e, float(&rChunk)[kVector]) {
-    updated(gX + e, gDelta ? gDelta + e : nullptr, rChunk);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) squares += rChunk[i] * rChunk[i];
-  };
-  if constexpr (kChunks > 0) {
-#pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      if (first + chunk * kStep < rows.width) take(first + chunk * kStep, rX[chunk]);
-    }
-  } else {
-    for (int e = first; e < rows.width; e += kStep) take(e, rX[0]);
+  each_chunk<kVector, kChunks>(width, [&](int chunk, int e) {
+    updated(gX + e, gDelta ? gDelta + e : nullptr, rX[chunk]);
+    add_squares(rX[chunk], squares);
+  });
+  const float scale = norm_scale(squares, width, eps);
+  each_chunk<kVector, kChunks>(width, [&](int chunk, int e) {
+    load(gWeight + e, rWeight);
+    scaled(rX[chunk], scale, rWeight, gY + e);
+  });
+}
+
+// Grid: one block a row, which is longer than the registers of a block and is read again for the scaling.
+template <int kVector, class T, class W>
+__global__ void __launch_bounds__(kThreads) rms_norm_long_kernel(Rows rows) {
+  const auto [gX, gDelta, gWeight, gY, width, eps] = own_row<T, W>(rows);
+  constexpr int kStep = kThreads * kVector;
+  float rX[kVector], rWeight[kVector];
+  float squares = 0;
+  for (int e = threadIdx.x * kVector; e < width; e += kStep) {
+    updated(gX + e, gDelta ? gDelta + e : nullptr, rX);
+    add_squares(rX, squares);
   }
-  const float scale = norm_scale(squares, rows.width, rows.eps);
-  if constexpr (kChunks > 0) {
-#pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      const int e = first + chunk * kStep;
-      if (e < rows.width) scaled(rX[chunk], scale, gWeight + e, gY + e);
-    }
-  } else {
-    for (int e = first; e < rows.width; e += kStep) {
-      load(gX + e, rX[0]);
-      scaled(rX[0], scale, gWeight + e, gY + e);
-    }
+  const float scale = norm_scale(squares, width, eps);
+  for (int e = threadIdx.x * kVector; e < width; e += kStep) {
+    load(gX + e, rX);
+    load(gWeight + e, rWeight);
+    scaled(rX, scale, rWeight, gY + e);
   }
+}
+
+template <int kVector, int kChunks, class T, class W>
+void launch_chunks(const Rows& rows, unsigned count, cudaStream_t stream) {
+  if (count <= kFewRows) rms_norm_few_kernel<kVector, kChunks, T, W><<<count, kThreads, 0, stream>>>(rows);
+  else rms_norm_kernel<kVector, kChunks, T, W><<<count, kThreads, 0, stream>>>(rows);
 }
 
 template <int kVector, class T, class W>
 void launch_vector(const Rows& rows, unsigned count, cudaStream_t stream) {
   const int chunks = (rows.width + kThreads * kVector - 1) / (kThreads * kVector);
-  if (chunks == 1) rms_norm_kernel<kVector, 1, T, W><<<count, kThreads, 0, stream>>>(rows);
-  else if (chunks == 2) rms_norm_kernel<kVector, 2, T, W><<<count, kThreads, 0, stream>>>(rows);
-  else if (chunks <= kMostChunks) rms_norm_kernel<kVector, kMostChunks, T, W><<<count, kThreads, 0, stream>>>(rows);
-  else rms_norm_kernel<kVector, 0, T, W><<<count, kThreads, 0, stream>>>(rows);
+  if (chunks == 1) launch_chunks<kVector, 1, T, W>(rows, count, stream);
+  else if (chunks == 2) launch_chunks<kVector, 2, T, W>(rows, count, stream);
+  else if (chunks <= kMostChunks) launch_chunks<kVector, kMostChunks, T, W>(rows, count, stream);
+  else rms_norm_long_kernel<kVector, T, W><<<count, kThreads, 0, stream>>>(rows);
   ACCRETE_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -65,6 +65,20 @@ void apply_key(CLI::App& app, const std::string& path, const std::string& key, c
   }
 }
 
+// CLI11 takes values from the environment, but from 2.4 on passes over those that its checks refuse.
+void refuse_ignored_environment(CLI::App& app) {
+  for (CLI::Option* option : app.get_options([](const CLI::Option* each) { return !each->get_envname().empty() && each->count() == 0; })) {
+    const char* value = std::getenv(option->get_envname().c_str());
+    if (value == nullptr || *value == '\0') continue;
+    try {
+      option->add_result(std::string(value));
+      option->run_callback();
+    } catch (const CLI::Error& error) {
+      throw UsageError(fmt::format("{}: {}", option->get_envname(), one_line(error.what())));
+    }
+  }
+}
+
 std::string full_name(const CLI::App& app) {
   const CLI::App* parent = app.get_parent();
   return parent == nullptr ? app.get_name() : full_name(*parent) + " " + app.get_name();
@@ -108,6 +122,7 @@ int run_parsed(const std::vector<Command>& commands) {
     if (!command.app->parsed()) continue;
     const CLI::Option* config = command.app->get_option_no_throw("--config");
     try {
+      refuse_ignored_environment(*command.app);
       if (config != nullptr && config->count() > 0) apply_config_file(*command.app, config->as<std::string>());
       set_up_log(*command.app);
       return command.run();
@@ -169,10 +184,12 @@ void apply_config_file(CLI::App& app, const std::string& path) {
 
 std::vector<Command> add_commands(CLI::App& root) {
   root.require_subcommand(1);
-  std::vector<Command> commands{add_serve(root), add_coordinator(root), add_worker(root), add_generate(root), add_inspect(root)};
+  std::vector<Command> commands{add_serve(root), add_coordinator(root), add_worker(root), add_generate(root), add_inspect(root),
+                                add_profile(root), add_convert_megatron(root)};
   CLI::App* eval = root.add_subcommand("eval", "measure a model's quality");
   eval->require_subcommand(1);
   commands.push_back(add_eval_perplexity(*eval));
+  commands.push_back(add_eval_tasks(*eval));
   CLI::App* bench = root.add_subcommand("bench", "measure speed");
   bench->require_subcommand(1);
   commands.push_back(add_bench_throughput(*bench));

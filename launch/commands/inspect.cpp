@@ -13,6 +13,7 @@
 #include "launch/engine/provenance.h"
 #include "launch/inspect/cache_table.h"
 #include "launch/inspect/shard_plan.h"
+#include "launch/profile/slot_profile.h"
 #include "launch/text/model_text.h"
 #include "worker/model/tensor_source.h"
 
@@ -26,6 +27,8 @@ struct InspectFlags {
   EngineFlags engine;
   std::string run_text;
   std::string prompt;
+  std::string profile;
+  int64_t profile_length = 0;
   std::string output_json;
 };
 
@@ -108,8 +111,28 @@ CacheTable look_at_caches(OfflineEngine& engine, std::vector<int32_t> tokens) {
   return *table;
 }
 
+// The profile's table and JSON; `source` is the model to compare it with, null when none was named.
+nlohmann::json show_profile(const InspectFlags& flags, const worker::TensorSource* source) {
+  const SlotProfile profile = read_profile(flags.profile);
+  if (source != nullptr) {
+    const worker::ModelConfig& c = source->config();
+    if (profile.layers != c.layers || profile.kv_heads != c.kv_heads) {
+      throw UsageError(fmt::format("--profile {}: has {} layers of {} KV heads, the model has {} of {}", flags.profile, profile.layers, profile.kv_heads, c.layers, c.kv_heads));
+    }
+  }
+  const bool other = source != nullptr && source->hash() != profile.model_hash;
+  fmt::print("{}Profile {}{}\n{}", source != nullptr ? "\n" : "", flags.profile, other ? ", measured on another file of a model of this shape" : "",
+             to_text(profile, flags.profile_length));
+  return to_json(profile);
+}
+
 int run_inspect(InspectFlags& flags) {
   const bool runs = !flags.run_text.empty() || !flags.prompt.empty();
+  if (!flags.profile.empty() && flags.engine.options.model.empty() && !runs) {
+    const nlohmann::json profile = show_profile(flags, nullptr);
+    if (!flags.output_json.empty()) write_file(flags.output_json, nlohmann::json{{"profile", profile}}.dump(2) + "\n");
+    return kExitOk;
+  }
   finish_engine_flags(flags.engine);
   const worker::EngineOptions& options = flags.engine.options;
   nlohmann::json json;
@@ -120,6 +143,7 @@ int run_inspect(InspectFlags& flags) {
     print_config(*source);
     print_plan(plan, options.topology);
     json = {{"model", config_json(*source)}, {"ranks", plan_json(plan)}};
+    if (!flags.profile.empty()) json["profile"] = show_profile(flags, source.get());
   }
   bool agrees = true;
   if (runs) {
@@ -144,6 +168,9 @@ Command add_inspect(CLI::App& parent) {
   add_engine_flags(*app, flags->engine);
   CLI::Option* text = app->add_option("--run-text", flags->run_text, "run this text and show slots per layer and head; - reads stdin")->type_name("FILE");
   app->add_option("--prompt", flags->prompt, "the same with a text given here")->type_name("TEXT")->excludes(text);
+  CLI::Option* profile = app->add_option("--profile", flags->profile, "show this profile of accrete profile; without MODEL that alone")->type_name("FILE");
+  app->add_option("--profile-length", flags->profile_length, "show the profile after so many tokens; 0: its longest")
+      ->check(CLI::Range(0, 1 << 28))->needs(profile)->capture_default_str();
   app->add_option("--output-json", flags->output_json, "write all of it there")->type_name("FILE");
   return {app, [flags] { return run_inspect(*flags); }};
 }

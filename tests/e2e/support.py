@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("ACCRETE_BIN", str(ROOT / "build" / "release" / "bin" / "accrete"))
 MODEL = os.environ.get("ACCRETE_TEST_MODEL", "")
 MARKER = "ACCRETE_E2E_MARKER"
-SMALL = ["--max-model-len", "1024", "--kv-cache-memory-bytes", "64MiB"]
+SMALL = ["--max-model-len", "1024", "--max-num-seqs", "64", "--kv-cache-memory-bytes", "64MiB"]
 START_SECONDS = 50  # a hang, not a slow machine
 SKIPPED = 77        # ctest's SKIP_RETURN_CODE
 

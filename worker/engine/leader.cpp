@@ -179,9 +179,6 @@ bool Leader::launch_step() {
     for (int rank = 1; rank < replica_.size(); ++rank) replica_.send(bytes, rank, kPlanTag);
   }
   executor_.begin(flight.plan);
-  ++counters_.iterations;
-  const auto* bucket = std::lower_bound(std::begin(kIterationTokenBuckets), std::end(kIterationTokenBuckets), flight.plan.tokens());
-  ++counters_.iteration_tokens[bucket - std::begin(kIterationTokenBuckets)];
   flights_.push_back(std::move(flight));
   return true;
 }
@@ -255,6 +252,9 @@ void Leader::finish_flight() {
   Flight flight = std::move(flights_.front());
   flights_.pop_front();
   std::vector<StepReport> reports = collect(flight);
+  ++counters_.iterations;
+  const auto* bucket = std::lower_bound(std::begin(kIterationTokenBuckets), std::end(kIterationTokenBuckets), flight.plan.tokens());
+  ++counters_.iteration_tokens[bucket - std::begin(kIterationTokenBuckets)];
   counters_.device_seconds += reports[0].device_seconds;
   account(flight, reports);
   report_released(flight, reports);

@@ -1,16 +1,28 @@
-"""accrete retrofit: trains a Llama to compress its cache. `python3 -m retrofit --help` lists the flags."""
+"""accrete retrofit: trains a Llama to compress its cache. docs/retrofit.md is its manual."""
 import argparse
 import pathlib
 import signal
 import sys
 import time
 
+if not __package__:  # run as a folder: its modules are those of the package beside it
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
 STARTED = time.monotonic()
 EXIT_FAILED, EXIT_USAGE = 1, 2
+LEAST = {"target_cr": 1, "window": 0, "lm_share": 0, "lora_rank": 0, "lr": 0, "row_lr": 0, "cr_weight": 0, "minutes": 0, "steps": 0, "zero_share": 0,
+         "grow_share": 1e-6, "branch_cr": 0, "rows": 1, "length": 16, "micro_batches": 1, "eval_batches": 1, "pieces": 1, "save_seconds": 0,
+         "eval_seconds": 0, "log_steps": 1}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        sys.stderr.write(f"accrete retrofit: error: {message}\n")
+        sys.exit(EXIT_USAGE)
 
 
 def flags():
-    p = argparse.ArgumentParser(prog="accrete retrofit", description="trains a Llama to compress its cache (DMC)")
+    p = Parser(prog="accrete retrofit", description="trains a Llama to compress its cache (DMC)", allow_abbrev=False)
     add = p.add_argument
     add("model", help="Hugging Face directory or GGUF file")
     add("--data", action="append", required=True, metavar="FILES[=SHARE]", help="token files of `retrofit.tokens`; may be repeated")
@@ -50,12 +62,16 @@ def flags():
 def check(p, a):
     if (a.steps > 0) == (a.minutes > 0):
         p.error("--steps or --minutes: give one of them")
-    if a.target_cr < 1:
-        p.error(f"--target-cr {a.target_cr:g}: must be at least 1")
-    if not 0 <= a.lm_share <= 1:
+    for name, least in LEAST.items():
+        value = getattr(a, name)
+        if not least <= value < float("inf"):
+            p.error(f"--{name.replace('_', '-')} {value:g}: must be at least {least:g}")
+    if a.lm_share > 1:
         p.error("--lm-share: must be in 0..1")
-    if min(a.rows, a.micro_batches, a.pieces) < 1 or a.length < 16:
-        p.error("--rows, --micro-batches, --pieces: at least 1; --length: at least 16")
+    if a.zero_share + a.grow_share >= 1:
+        p.error("--zero-share and --grow-share: together below 1; fine-tuning has the rest")
+    if a.branch_cr and not 1 < a.branch_cr <= a.target_cr:
+        p.error("--branch-cr: must be above 1 and at most --target-cr")
 
 
 def plan_of(a):
@@ -82,15 +98,16 @@ def build(a):
     network = student.Network(source, {
         "window": a.window, "offset": a.offset, "mix": a.lm_share if a.loss == "distill" else 1.0, "pieces": a.pieces,
         "compiled": compiled, "attention": attention, "teacher": a.loss == "distill"}, device, dtype)
-    train = data.Mixture([data.parse_source(text) for text in a.data], a.seed)
-    held_out = data.Mixture([data.parse_source(a.eval_data)], a.seed) if a.eval_data else None
+    read = lambda flag, text: data.parse_source(flag, text, source.config.vocab)
+    train = data.Mixture([read("--data", text) for text in a.data], a.seed)
+    held_out = data.Mixture([read("--eval-data", a.eval_data)], a.seed) if a.eval_data else None
     parts = {"checkpoint": source, "network": network, "train": train, "held_out": held_out,
              "weights": weights.Weights(source, device, dtype, a.lora_rank)}
     names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "row_lr", "cr_weight", "seed")
     options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).name)
     made = trainer.Trainer(parts, plan_of(a), Clock(a.steps, a.minutes), options)
     if a.snapshot:
-        made.set_parameters(checkpoint.load(a.snapshot, device)["parameters"])
+        made.set_parameters(checkpoint.load(a.snapshot, device)["parameters"], a.snapshot)
     return made
 
 
@@ -100,23 +117,34 @@ def main():
     check(p, a)
     try:
         import torch  # noqa: F401
-        from retrofit import data, model_files
+        import gguf  # noqa: F401
+        import safetensors  # noqa: F401
+        import tokenizers  # noqa: F401
+        from retrofit import checkpoint, data, model_files
     except ImportError as error:
-        print(f"accrete retrofit: error: {error}; it needs PyTorch 2.6 or newer, safetensors, tokenizers and gguf", file=sys.stderr)
-        return EXIT_FAILED
+        return failed(f"{error}; it needs PyTorch 2.6 or newer, safetensors, tokenizers and gguf (ACCRETE_PYTHON names a Python that has them)")
     try:
-        run = build(a)
-    except (data.DataError, model_files.ModelFileError, OSError) as error:
-        print(f"accrete retrofit: error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        train(a)
+    except (data.DataError, model_files.ModelFileError, checkpoint.CheckpointError, OSError) as error:
+        return failed(error)
+    return 0
+
+
+def failed(error):
+    print(f"accrete retrofit: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def train(a):
+    run = build(a)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: setattr(run, "stopping", True))
-    if run.run(STARTED):
-        figures = run.finish()
-        if figures:
-            print(f"held-out perplexity {figures['perplexity']:.3f} at CR {figures['cr']:.2f}, unmodified {figures['teacher_perplexity']:.3f}")
-        print(f"written to {a.output / 'model'}")
-    return 0
+    if not run.run(STARTED):
+        return
+    figures = run.finish()
+    if figures:
+        print(f"held-out perplexity {figures['perplexity']:.3f} at CR {figures['cr']:.2f}, unmodified {figures['teacher_perplexity']:.3f}")
+    print(f"written to {a.output / 'model'}")
 
 
 if __name__ == "__main__":

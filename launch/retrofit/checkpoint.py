@@ -5,6 +5,10 @@ import pathlib
 import torch
 
 
+class CheckpointError(Exception):
+    pass
+
+
 def save(path, state):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,7 +23,19 @@ def save(path, state):
     os.close(folder)
 
 
+def exists(path):
+    return pathlib.Path(path).is_file()
+
+
 def load(path, device):
-    """The state, or None when there is none yet."""
-    path = pathlib.Path(path)
-    return torch.load(path, map_location=device, weights_only=True) if path.is_file() else None
+    """The state that `save` wrote."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except Exception as error:  # whatever torch makes of damaged bytes
+        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); "
+                              "it is damaged or no checkpoint; without it a run begins anew") from None
+    if not isinstance(state, dict) or not isinstance(state.get("parameters"), dict):
+        raise CheckpointError(f"{path}: no checkpoint of a retrofit")
+    return state

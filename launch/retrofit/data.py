@@ -5,6 +5,7 @@ after another; a document that does not fit goes on in the next row, and every p
 positions begin at 0, it attends to nothing before it, and its first token appends, as in the engine.
 """
 import glob
+import lzma
 import pathlib
 
 import numpy as np
@@ -26,10 +27,15 @@ def read_tokens(pattern):
 
 
 def read_file(path):
+    blob = path.read_bytes()
     if path.suffix == ".xz":
-        import lzma
-        return np.frombuffer(lzma.decompress(path.read_bytes()), np.uint16)
-    return np.fromfile(path, np.uint16)
+        try:
+            blob = lzma.decompress(blob)
+        except (lzma.LZMAError, EOFError) as error:
+            raise DataError(f"{path}: {error}") from None
+    if len(blob) % 2:
+        raise DataError(f"{path}: {len(blob)} bytes are no row of 16-bit tokens")
+    return np.frombuffer(blob, np.uint16)
 
 
 class Stream:
@@ -111,10 +117,17 @@ def targets_of(tokens, starts):
     return torch.where(ends, IGNORED, following)
 
 
-def parse_source(text):
+def parse_source(flag, text, vocab):
     """FILES or FILES=SHARE -> (tokens, share)"""
     pattern, _, share = text.partition("=")
     try:
-        return read_tokens(pattern), float(share or 1)
+        share = float(share or 1)
     except ValueError:
-        raise DataError(f"--data {text}: the share after = must be a number") from None
+        share = 0.0
+    if not 0 < share < float("inf"):
+        raise DataError(f"{flag} {text}: the share after = must be a number above 0")
+    tokens = read_tokens(pattern)
+    known = tokens[tokens != BREAK]
+    if len(known) and known.max() >= vocab:
+        raise DataError(f"{pattern}: token {known.max()} is outside the model's vocabulary of {vocab}; the files are of another tokenizer")
+    return tokens, share

@@ -42,14 +42,18 @@ class Checkpoint:
 
 def open_checkpoint(path):
     path = pathlib.Path(path)
-    if path.is_dir():
-        return read_directory(path)
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such model")
-    with open(path, "rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelFileError(f"{path}: neither a Hugging Face directory nor a GGUF file")
-    return read_gguf(path)
+    if not path.is_dir():
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such model")
+        with open(path, "rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelFileError(f"{path}: neither a Hugging Face directory nor a GGUF file")
+    try:
+        return read_directory(path) if path.is_dir() else read_gguf(path)
+    except (ModelFileError, MemoryError):
+        raise
+    except Exception as error:  # whatever the readers make of damaged files
+        raise ModelFileError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
 def config_of_json(fields, where):

@@ -61,17 +61,23 @@ class Trainer:
 
     def resume(self):
         """-> whether there was something to go on from"""
-        state = files.load(self.path("checkpoint.pt"), self.network.device)
-        if state is None:
+        path = self.path("checkpoint.pt")
+        if not files.exists(path):
             return False
-        self.set_parameters(state["parameters"])
+        state = files.load(path, self.network.device)
+        self.set_parameters(state["parameters"], path)
+        if len(state.get("data", {}).get("streams", [])) != len(self.train.streams):
+            raise files.CheckpointError(f"{path}: of a run with other --data")
         self.optimizer.load_state_dict(state["optimizer"])
         self.clock.seek(state["clock"])
         self.train.seek(state["data"])
         self.stage, self.branched, self.tokens = state["stage"], state["branched"], state["tokens"]
         return True
 
-    def set_parameters(self, values):
+    def set_parameters(self, values, path):
+        shapes = lambda tensors: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if shapes(values) != shapes(self.weights.parameters):
+            raise files.CheckpointError(f"{path}: of another model or --lora-rank")
         with torch.no_grad():
             for name, parameter in self.weights.parameters.items():
                 parameter.copy_(values[name])

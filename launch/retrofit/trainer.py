@@ -72,6 +72,7 @@ class Trainer:
         self.clock.seek(state["clock"])
         self.train.seek(state["data"])
         self.stage, self.branched, self.tokens = state["stage"], state["branched"], state["tokens"]
+        torch.manual_seed(self.options.seed + self.clock.step)  # other noise than the first steps had
         return True
 
     def set_parameters(self, values, path):

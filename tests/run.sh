@@ -50,8 +50,9 @@ case $mode in
     model
     for preset in cpu-asan cpu-tsan; do
       build "$preset"
+      # gcc's stack of freed frames is not aligned for AVX-512 (its bug 110027); gcc 13 turns that check on, gcc 12 does not.
       # Open MPI leaks at exit and races inside its own library; both are suppressed by name in tests/sanitizers/.
-      LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/lsan.supp TSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/tsan.supp \
+      ASAN_OPTIONS=detect_stack_use_after_return=0 LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/lsan.supp TSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/tsan.supp \
         run_ctest "$preset" -LE 'e2e|style|slow'
     done ;;
   full)

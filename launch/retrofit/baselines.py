@@ -1,9 +1,10 @@
 """What a cache of a quarter of the tokens costs without training: perplexity of the unmodified model under policies that drop entries.
 
-python3 -m retrofit.baselines MODEL NAME=FILES... [--cr 4] [--budget growing|fixed] [--length 1024] [--windows 8] [--output-json FILE]
+python3 -m retrofit.baselines MODEL NAME=FILES... [--cr 4] [--budget growing|fixed] [--length 1024] [--windows 8] [--dmc FOLDER] [--output-json FILE]
 FILES are token files (data.py). Every window is the beginning of a document, a sequence of its own. The query of token t sees at most
   growing: ceil((t + 1) / CR) entries of each KV head, as many as a DMC cache of that ratio holds by then;
   fixed:   ceil(length / CR) entries, so that only the cache of the last token is as small, and nothing is dropped before it is full.
+--dmc measures a retrofit, an adapter to MODEL or a directory, on the same windows, decisions as inference makes them.
 Keys keep the positions they were read at. The policies:
   full           everything
   every          every CR-th token and as many of the newest as fit, at least RECENT; for them the oldest of the former go
@@ -22,8 +23,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from retrofit import data, dmc, llama, model_files
-from retrofit.weights import plain_layers
+from retrofit import adapter, data, dmc, llama, model_files, schedule, student
+from retrofit.weights import Leaves, Weights, plain_layers
 
 SINKS, RECENT = 4, 8
 POLICIES = ("full", "every", "window", "sinks", "heavy-hitters")
@@ -133,6 +134,20 @@ class Reader:
         return sum(parts) / len(parts)
 
 
+@torch.no_grad()
+def retrofitted(base, folder, tokens):
+    """-> mean negative log-likelihood of tokens [W, T] as in Reader.loss, CR"""
+    checkpoint, block = adapter.open_retrofitted(base, folder)
+    cpu = torch.device("cpu")
+    options = {"window": block["window"], "offset": block["offset"], "mix": 1.0, "pieces": 8, "compiled": False, "attention": "full", "teacher": False}
+    network, made = student.Network(checkpoint, options, cpu, torch.float32), Weights(checkpoint, cpu, torch.float32, 0)
+    starts = torch.zeros_like(tokens, dtype=torch.bool)
+    starts[:, 0] = True
+    batch = student.Batch(tokens, starts, data.targets_of(tokens, starts))
+    result = network.forward(batch, Leaves(made), schedule.Moment(3, 0.0, 1.0, 0.0, 0.0), hard=True)
+    return result.means[1].item(), 1 / (1 - result.hard.mean().item())
+
+
 def windows_of(tokens, length, count):
     """The beginnings of documents of at least `length` tokens, spread over the file -> [W, T]"""
     ends = np.flatnonzero(tokens == data.BREAK)
@@ -152,28 +167,37 @@ def flags():
     p.add_argument("--budget", choices=["growing", "fixed"], default="growing")
     p.add_argument("--length", type=int, default=1024)
     p.add_argument("--windows", type=int, default=8)
-    p.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    p.add_argument("--policies", nargs="*", choices=POLICIES, default=list(POLICIES), help="may be empty")
+    p.add_argument("--dmc", metavar="FOLDER", help="a retrofit of MODEL, measured too")
     p.add_argument("--output-json", metavar="FILE")
     return p
 
 
 def measure(a, reader, texts):
     rows = []
-    cases = [(name, policy, cr) for name in texts for policy in a.policies for cr in ([1.0] if policy == "full" else a.cr or [4.0])]
-    for name, policy, ratio in cases:
-        begin, tokens = time.monotonic(), texts[name]
-        budget = budgets(a.length, ratio, a.budget == "fixed")
-        loss = reader.loss(tokens, reader.probabilities(policy, budget, ratio))
-        count = len(tokens) * (a.length - 1)
+
+    def add(name, policy, ratio, loss):
+        count = len(texts[name]) * (a.length - 1)
         rows.append({"text": name, "policy": policy, "cr": ratio, "budget": a.budget, "perplexity": math.exp(loss), "tokens": count, "length": a.length})
-        print(f"{name:10} {policy:14} CR {ratio:<3g} {a.budget:8} perplexity {math.exp(loss):10.3f}  {count} tokens, {time.monotonic() - begin:.0f} s", flush=True)
+        print(f"{name:10} {policy:14} CR {ratio:<5.3g} {a.budget:8} perplexity {math.exp(loss):10.3f}  {count} tokens, {time.monotonic() - begin:.0f} s", flush=True)
         if a.output_json:
             pathlib.Path(a.output_json).write_text(json.dumps(rows, indent=1) + "\n")
+
+    for name, tokens in texts.items():
+        for policy, ratio in [(policy, cr) for policy in a.policies for cr in ([1.0] if policy == "full" else a.cr or [4.0])]:
+            begin, budget = time.monotonic(), budgets(a.length, ratio, a.budget == "fixed")
+            add(name, policy, ratio, reader.loss(tokens, reader.probabilities(policy, budget, ratio)))
+        if a.dmc:
+            begin = time.monotonic()
+            loss, ratio = retrofitted(a.model, a.dmc, tokens)
+            add(name, "dmc", ratio, loss)
 
 
 def main():
     p = flags()
     a = p.parse_args()
+    if min(a.cr or [1]) < 1 or a.length < 16 or a.windows < 1:
+        p.error("--cr: at least 1; --length: at least 16; --windows: at least 1")
     try:
         checkpoint = model_files.open_checkpoint(a.model)
         texts = {}
@@ -183,7 +207,11 @@ def main():
     except (data.DataError, model_files.ModelFileError, OSError) as error:
         print(f"retrofit.baselines: error: {error}", file=sys.stderr)
         return 1
-    measure(a, Reader(checkpoint), texts)
+    try:
+        measure(a, Reader(checkpoint), texts)
+    except model_files.ModelFileError as error:
+        print(f"retrofit.baselines: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -15,7 +15,7 @@ if __name__ == "__main__":
     with_torch.main_needs_torch(__file__)
 
 import torch  # noqa: E402
-from retrofit import data, export, model_files, schedule, student, weights  # noqa: E402
+from retrofit import baselines, data, export, model_files, schedule, student, weights  # noqa: E402
 
 BINARY = os.environ.get("ACCRETE_BIN", str(with_torch.ROOT / "build" / "release" / "bin" / "accrete"))
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, " * 2
@@ -63,6 +63,22 @@ class Engine(unittest.TestCase):
         made = with_torch.decided_weights(self.model, 4)
         export.save_adapter(made, self.folder / "adapter", export.dmc_block(4.0, 12, 5.0), "base")
         self.compare(made, self.model, "--adapter", self.folder / "adapter")
+
+    def test_reading_it_back(self):
+        """retrofit.baselines --dmc measures what was trained: the engine's perplexity once more, from an adapter and from a directory."""
+        tokens = torch.tensor([list(TEXT.encode("ascii"))])
+        for rank in (4, 0):
+            made, folder = with_torch.decided_weights(self.model, rank), self.folder / f"back{rank}"
+            if rank:
+                export.save_adapter(made, folder, export.dmc_block(4.0, 12, 5.0), "base")
+            else:
+                export.save_model(made, model_files.open_checkpoint(self.model), folder, export.dmc_block(4.0, 12, 5.0))
+            loss, ratio = baselines.retrofitted(self.model, folder, tokens)
+            perplexity, by_layer = self.hard_path(made)
+            self.assertAlmostEqual(math.exp(loss) / perplexity, 1.0, delta=1e-5)
+            self.assertAlmostEqual(1 / ratio, sum(1 / layer for layer in by_layer) / len(by_layer), places=6)
+        with self.assertRaisesRegex(model_files.ModelFileError, "no dmc block"):
+            baselines.retrofitted(self.model, self.model, tokens)
 
     def test_full_directory(self):
         made = with_torch.decided_weights(self.model, 0)

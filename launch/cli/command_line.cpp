@@ -185,7 +185,7 @@ void apply_config_file(CLI::App& app, const std::string& path) {
 std::vector<Command> add_commands(CLI::App& root) {
   root.require_subcommand(1);
   std::vector<Command> commands{add_serve(root), add_coordinator(root), add_worker(root), add_generate(root), add_inspect(root),
-                                add_profile(root), add_convert_megatron(root)};
+                                add_profile(root), add_convert_megatron(root), add_retrofit(root)};
   CLI::App* eval = root.add_subcommand("eval", "measure a model's quality");
   eval->require_subcommand(1);
   commands.push_back(add_eval_perplexity(*eval));

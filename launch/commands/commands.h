@@ -12,6 +12,7 @@ Command add_generate(CLI::App& parent);
 Command add_inspect(CLI::App& parent);
 Command add_profile(CLI::App& parent);
 Command add_convert_megatron(CLI::App& parent);
+Command add_retrofit(CLI::App& parent);
 Command add_eval_perplexity(CLI::App& parent);
 Command add_eval_tasks(CLI::App& parent);
 Command add_bench_throughput(CLI::App& parent);

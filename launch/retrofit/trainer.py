@@ -1,0 +1,209 @@
+"""The training run: steps, log, evaluation, checkpoints, and what is written at the end."""
+import dataclasses
+import json
+import math
+import pathlib
+import time
+
+import torch
+
+from retrofit import checkpoint as files
+from retrofit import export, loss, plots
+from retrofit.progress import Progress
+from retrofit.schedule import Clock, moment
+from retrofit.student import Batch
+from retrofit.weights import Leaves
+
+
+@dataclasses.dataclass
+class Options:
+    output: pathlib.Path
+    rows: int = 16               # of a micro-batch
+    length: int = 2048
+    micro_batches: int = 2
+    save_seconds: float = 60.0
+    eval_seconds: float = 120.0
+    log_steps: int = 10
+    eval_batches: int = 2
+    branch_cr: float = 0.0       # writes a snapshot when the growing CR passes it
+    row_lr: float = 3e-3
+    weight_decay: float = 0.1
+    cr_weight: float = 1.0
+    seed: int = 0
+    base_name: str = ""
+
+
+class Trainer:
+    """Owned by main(); network, weights and data are borrowed."""
+
+    def __init__(self, parts, plan, clock, options):
+        """parts: dict of checkpoint, network, weights, train (Mixture), held_out (Mixture or None)"""
+        self.source, self.network, self.weights = parts["checkpoint"], parts["network"], parts["weights"]
+        self.train, self.held_out = parts["train"], parts["held_out"]
+        self.plan, self.clock, self.options = plan, clock, options
+        groups = self.weights.groups(plan.lr, options.row_lr, options.weight_decay)
+        fused = self.network.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.95), fused=fused)
+        self.stage, self.branched, self.stopping, self.heat = 1 if plan.zero_share > 0 else 2, False, False, None
+        self.tokens, self.evaluations = 0, []
+
+    # -- state ------------------------------------------------------------------------------------------------------
+    def path(self, name):
+        return self.options.output / name
+
+    def save(self):
+        state = {"parameters": {n: p.detach() for n, p in self.weights.parameters.items()}, "optimizer": self.optimizer.state_dict(),
+                 "clock": self.clock.state(), "data": self.train.state(), "stage": self.stage, "branched": self.branched,
+                 "tokens": self.tokens}
+        files.save(self.path("checkpoint.pt"), state)
+        if self.stage == 3:
+            self.write_model("model", self.plan.target_cr)
+
+    def resume(self):
+        """-> whether there was something to go on from"""
+        path = self.path("checkpoint.pt")
+        if not files.exists(path):
+            return False
+        state = files.load(path, self.network.device)
+        self.set_parameters(state["parameters"], path)
+        if len(state.get("data", {}).get("streams", [])) != len(self.train.streams):
+            raise files.CheckpointError(f"{path}: of a run with other --data")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.clock.seek(state["clock"])
+        self.train.seek(state["data"])
+        self.stage, self.branched, self.tokens = state["stage"], state["branched"], state["tokens"]
+        torch.manual_seed(self.options.seed + self.clock.step)  # other noise than the first steps had
+        return True
+
+    def set_parameters(self, values, path):
+        shapes = lambda tensors: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if shapes(values) != shapes(self.weights.parameters):
+            raise files.CheckpointError(f"{path}: of another model or --lora-rank")
+        with torch.no_grad():
+            for name, parameter in self.weights.parameters.items():
+                parameter.copy_(values[name])
+
+    def log(self, event, **fields):
+        with open(self.path("log.jsonl"), "a") as file:
+            file.write(json.dumps({"event": event, "step": self.clock.step, "stage": self.stage, **fields}) + "\n")
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+    def batch(self, mixture):
+        parts = mixture.batch(self.options.rows, self.options.length)
+        return Batch(*(part.to(self.network.device, non_blocking=True) for part in parts))
+
+    def step(self, now):
+        """-> means over micro-batches [kl, lm, teacher lm], alpha [L, Hkv], hard [L, Hkv], gradient norm"""
+        for group in self.optimizer.param_groups:
+            group["lr"] = now.lr / self.plan.lr * group["peak"]
+        leaves, count, sums = Leaves(self.weights), self.options.micro_batches, None
+        for _ in range(count):
+            result = self.network.forward(self.batch(self.train), leaves, now)
+            total = result.loss + self.options.cr_weight * loss.shortfall(result.accumulate, now.cr)
+            (total / count).backward()
+            found = [result.means, result.accumulate.detach(), result.hard]
+            sums = found if sums is None else [a + b for a, b in zip(sums, found)]
+        leaves.backward()
+        norm = torch.nn.utils.clip_grad_norm_(list(self.weights.parameters.values()), 1.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.tokens += count * self.options.rows * self.options.length
+        return *(s / count for s in sums), norm
+
+    def enter(self, now):
+        """What is done once when a stage begins or a CR is passed."""
+        if now.stage != self.stage:
+            self.evaluate()
+            self.log("stage", now=now.stage)
+            if self.stage == 1:
+                self.weights.zero_rows()
+                for kind in self.weights.rows:
+                    self.optimizer.state.pop(self.weights.parameters[f"{kind}.rows"], None)
+            self.stage = now.stage
+        if self.options.branch_cr and not self.branched and now.stage > 1 and now.cr >= self.options.branch_cr:
+            self.branched = True
+            self.evaluate()
+            name = f"{self.options.branch_cr:g}"
+            files.save(self.path(f"snapshot-cr{name}.pt"), {"parameters": {n: p.detach() for n, p in self.weights.parameters.items()}})
+            self.write_model(f"snapshot-cr{name}", self.options.branch_cr)
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+    def run(self, started):
+        self.options.output.mkdir(parents=True, exist_ok=True)
+        resumed, bar, saved = self.resume(), Progress(), time.monotonic()
+        evaluated, began, first = saved, time.monotonic(), True
+        self.log("begin", resumed=resumed, plan=dataclasses.asdict(self.plan), options={k: str(v) for k, v in vars(self.options).items()})
+        tokens = self.tokens
+        while self.clock.share() < 1 and not self.stopping:
+            now = moment(self.plan, self.clock.share())
+            self.enter(now)
+            means, alpha, hard, norm = self.step(now)
+            if first:
+                norm.item()
+                began, first, tokens = time.monotonic(), False, self.tokens
+                self.clock.begin(began, started)
+                self.log("first step", seconds=round(began - started, 1))
+            self.clock.advance(time.monotonic())
+            if self.clock.step % self.options.log_steps == 0:
+                speed = (self.tokens - tokens) / max(1e-9, time.monotonic() - began)
+                self.report(bar, now, (means, alpha, hard, norm), speed)
+            if time.monotonic() - saved > self.options.save_seconds:
+                self.save()
+                saved = time.monotonic()
+            if time.monotonic() - evaluated > self.options.eval_seconds:
+                self.evaluate()
+                evaluated = time.monotonic()
+        bar.close()
+        self.save()
+        return self.clock.share() >= 1
+
+    def report(self, bar, now, found, speed):
+        means, alpha, hard, norm = found
+        kl, lm, teacher = means.tolist()
+        fields = {"share": round(self.clock.share(), 4), "kl": kl, "lm": lm, "perplexity": math.exp(min(lm, 20)),
+                  "teacher_perplexity": math.exp(min(teacher, 20)), "cr": ratio(alpha), "hard_cr": ratio(hard), "target_cr": now.cr,
+                  "lr": now.lr, "noise": now.noise, "norm": norm.item(), "tokens": self.tokens, "tokens_per_second": round(speed)}
+        if self.network.device.type == "cuda":
+            fields["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2 ** 30, 1)
+        self.log("step", **fields)
+        bar.show(self.clock.share(), self.clock.step, self.stage, fields)
+
+    def evaluate(self, name="held-out"):
+        """Held-out text with decisions as inference makes them."""
+        if self.held_out is None:
+            return None
+        self.held_out.seek(self.held_out.beginning)
+        now, leaves, sums = moment(self.plan, self.clock.share()), Leaves(self.weights), None
+        now = dataclasses.replace(now, stage=self.stage)
+        for _ in range(self.options.eval_batches):
+            result = self.network.forward(self.batch(self.held_out), leaves, now, hard=True)
+            found = [result.means.detach(), result.hard]
+            sums = found if sums is None else [a + b for a, b in zip(sums, found)]
+        means, self.heat = (s / self.options.eval_batches for s in sums)
+        if self.stage == 1:
+            self.heat = torch.zeros_like(self.heat)
+        kl, lm, teacher = means.tolist()
+        fields = {"name": name, "kl": kl, "perplexity": math.exp(lm), "teacher_perplexity": math.exp(teacher), "cr": ratio(self.heat),
+                  "tokens": self.tokens, "by_head": [[round(x, 4) for x in row] for row in self.heat.tolist()]}
+        self.log("evaluation", **fields)
+        return fields
+
+    def write_model(self, name, cr):
+        dmc = export.dmc_block(cr, self.network.options["window"], self.network.options["offset"])
+        if self.weights.rank:
+            export.save_adapter(self.weights, self.path(name), dmc, self.options.base_name)
+        else:
+            export.save_model(self.weights, self.source, self.path(name), dmc)
+
+    def finish(self):
+        self.stage = 3
+        figures = self.evaluate()
+        self.write_model("model", self.plan.target_cr)
+        plots.write(self.path("log.jsonl"), self.options.output)
+        return figures
+
+
+def ratio(alpha):
+    """mean alpha -> tokens for each slot"""
+    return 1 / max(1e-6, 1 - alpha.mean().item())

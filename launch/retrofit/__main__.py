@@ -105,19 +105,22 @@ def build(a, group):
     source = model_files.open_checkpoint(a.model)
     attention = a.attention if a.attention != "auto" else "full" if device.type == "cpu" else "flex"
     compiled = device.type == "cuda" and not a.enforce_eager
-    network = student.Network(source, {
+    shards = processes() > 1 and not a.lora_rank
+    if shards:
+        from retrofit import sharded
+    network = (sharded if shards else student).Network(source, {
         "window": a.window, "offset": a.offset, "mix": a.lm_share if a.loss == "distill" else 1.0, "pieces": a.pieces,
         "compiled": compiled, "attention": attention, "teacher": a.loss == "distill", "ranks": group}, device, dtype)
     read = lambda flag, text: data.parse_source(flag, text, source.config.vocab)
     train = data.Mixture([read("--data", text) for text in a.data], a.seed)
     held_out = data.Mixture([read("--eval-data", a.eval_data)], a.seed) if a.eval_data else None
     parts = {"checkpoint": source, "network": network, "train": train, "held_out": held_out, "ranks": group,
-             "weights": weights.Weights(source, device, dtype, a.lora_rank)}
+             "weights": sharded.Weights(network, group.first) if shards else weights.Weights(source, device, dtype, a.lora_rank)}
     names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "row_lr", "cr_weight", "seed")
     options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).name)
     made = trainer.Trainer(parts, plan_of(a), Clock(a.steps, a.minutes), options)
     if a.snapshot:
-        made.set_parameters(checkpoint.load(a.snapshot, device)["parameters"], a.snapshot)
+        made.set_parameters(checkpoint.load(a.snapshot, None if shards else device)["parameters"], a.snapshot)
     return made
 
 

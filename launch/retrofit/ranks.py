@@ -66,7 +66,11 @@ class Ranks(Alone):
             torch.cuda.set_device(local)
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
-        self.first = self.rank == 0
+        self.first, self.device = self.rank == 0, "cuda" if cuda else "cpu"
+
+    def mesh(self):
+        """For FSDP"""
+        return dist.device_mesh.init_device_mesh(self.device, (self.count,))
 
     def own(self, rows, dim=0):
         return rows.chunk(self.count, dim)[self.rank]

@@ -13,7 +13,6 @@ from retrofit.progress import Progress
 from retrofit.ranks import Alone
 from retrofit.schedule import Clock, moment
 from retrofit.student import Batch
-from retrofit.weights import Leaves
 
 
 @dataclasses.dataclass
@@ -53,7 +52,7 @@ class Trainer:
         return self.options.output / name
 
     def save(self):
-        state = {"parameters": {n: p.detach() for n, p in self.weights.parameters.items()}, "optimizer": self.optimizer.state_dict(),
+        state = {"parameters": self.weights.values(), "optimizer": self.weights.optimizer_state(self.optimizer),
                  "clock": self.clock.state(), "data": self.train.state(), "stage": self.stage, "branched": self.branched,
                  "tokens": self.tokens}
         if self.ranks.first:
@@ -66,11 +65,11 @@ class Trainer:
         path = self.path("checkpoint.pt")
         if not files.exists(path):
             return False
-        state = files.load(path, self.network.device)
+        state = files.load(path, self.network.device if self.weights.replicated else None)
         self.set_parameters(state["parameters"], path)
         if len(state.get("data", {}).get("streams", [])) != len(self.train.streams):
             raise files.CheckpointError(f"{path}: of a run with other --data")
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.weights.load_optimizer(self.optimizer, state["optimizer"])
         self.clock.seek(state["clock"])
         self.train.seek(state["data"])
         self.stage, self.branched, self.tokens = state["stage"], state["branched"], state["tokens"]
@@ -78,12 +77,9 @@ class Trainer:
         return True
 
     def set_parameters(self, values, path):
-        shapes = lambda tensors: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if shapes(values) != shapes(self.weights.parameters):
+        if {name: tuple(tensor.shape) for name, tensor in values.items()} != self.weights.shapes():
             raise files.CheckpointError(f"{path}: of another model or --lora-rank")
-        with torch.no_grad():
-            for name, parameter in self.weights.parameters.items():
-                parameter.copy_(values[name])
+        self.weights.set_values(values)
 
     def log(self, event, **fields):
         if not self.ranks.first:
@@ -105,7 +101,7 @@ class Trainer:
         """-> means over micro-batches [kl, lm, teacher lm], alpha [L, Hkv], hard [L, Hkv], gradient norm"""
         for group in self.optimizer.param_groups:
             group["lr"] = now.lr / self.plan.lr * group["peak"]
-        leaves, count, sums = Leaves(self.weights), self.options.micro_batches, None
+        leaves, count, sums = self.weights.leaves(), self.options.micro_batches, None
         for _ in range(count):
             result = self.forward(self.train, leaves, now)
             total = result.loss + self.options.cr_weight * loss.shortfall(result.accumulate, now.cr)
@@ -113,8 +109,9 @@ class Trainer:
             found = [result.means, result.accumulate.detach(), result.hard]
             sums = found if sums is None else [a + b for a, b in zip(sums, found)]
         leaves.backward()
-        self.ranks.average(self.weights.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(list(self.weights.parameters.values()), 1.0)
+        if self.weights.replicated:
+            self.ranks.average(self.weights.parameters.values())
+        norm = self.weights.clip()
         if torch.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -128,15 +125,16 @@ class Trainer:
             self.log("stage", now=now.stage)
             if self.stage == 1:
                 self.weights.zero_rows()
-                for kind in self.weights.rows:
-                    self.optimizer.state.pop(self.weights.parameters[f"{kind}.rows"], None)
+                for parameter in self.weights.decision_parameters():
+                    self.optimizer.state.pop(parameter, None)
             self.stage = now.stage
         if self.options.branch_cr and not self.branched and now.stage > 1 and now.cr >= self.options.branch_cr:
             self.branched = True
             self.evaluate()
             name = f"{self.options.branch_cr:g}"
+            values = self.weights.values()
             if self.ranks.first:
-                files.save(self.path(f"snapshot-cr{name}.pt"), {"parameters": {n: p.detach() for n, p in self.weights.parameters.items()}})
+                files.save(self.path(f"snapshot-cr{name}.pt"), {"parameters": values})
             self.write_model(f"snapshot-cr{name}", self.options.branch_cr)
 
     # -- the run ----------------------------------------------------------------------------------------------------
@@ -151,7 +149,8 @@ class Trainer:
     def run(self, started):
         self.options.output.mkdir(parents=True, exist_ok=True)
         resumed, bar, saved = self.ranks.attempt(self.resume), Progress(), time.monotonic()
-        self.ranks.same(self.weights.parameters.values())
+        if self.weights.replicated:
+            self.ranks.same(self.weights.parameters.values())
         evaluated, began, first = saved, time.monotonic(), True
         self.log("begin", resumed=resumed, plan=dataclasses.asdict(self.plan), options={k: str(v) for k, v in vars(self.options).items()})
         tokens = self.tokens
@@ -195,7 +194,7 @@ class Trainer:
         if self.held_out is None:
             return None
         self.held_out.seek(self.held_out.beginning)
-        now, leaves, sums = moment(self.plan, self.clock.share()), Leaves(self.weights), None
+        now, leaves, sums = moment(self.plan, self.clock.share()), self.weights.leaves(), None
         now = dataclasses.replace(now, stage=self.stage)
         for _ in range(self.options.eval_batches):
             result = self.forward(self.held_out, leaves, now, hard=True)
@@ -211,13 +210,14 @@ class Trainer:
         return fields
 
     def write_model(self, name, cr):
+        weights = self.weights.whole()
         if not self.ranks.first:
             return
         dmc = export.dmc_block(cr, self.network.options["window"], self.network.options["offset"])
-        if self.weights.rank:
-            export.save_adapter(self.weights, self.path(name), dmc, self.options.base_name)
+        if weights.rank:
+            export.save_adapter(weights, self.path(name), dmc, self.options.base_name)
         else:
-            export.save_model(self.weights, self.source, self.path(name), dmc)
+            export.save_model(weights, self.source, self.path(name), dmc)
 
     def finish(self):
         self.stage = 3

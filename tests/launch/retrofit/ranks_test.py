@@ -43,6 +43,26 @@ def one_sided():
     group.end()
 
 
+def parts():
+    """What a rank holds under FSDP, before and after a step: half of everything, and no layer left gathered."""
+    from retrofit import model_files, ranks, schedule, sharded, student
+    group, checkpoint = ranks.Ranks(cuda=False), model_files.open_checkpoint(sys.argv[2])
+    options = {"attention": "full", "window": 12, "offset": 5.0, "mix": 0.0, "pieces": 2, "compiled": False, "teacher": True, "ranks": group}
+    network = sharded.Network(checkpoint, options, torch.device("cpu"), torch.float32)
+    weights = sharded.Weights(network, group.first)
+    starts = torch.zeros(1, 16, dtype=torch.bool)
+    starts[:, 0] = True
+    tokens = torch.arange(16).unsqueeze(0) + group.rank
+    for step in range(2):
+        for module in (network.model, network.teacher_layers):
+            held, whole = (sum(numbers) for numbers in zip(*((p.to_local().numel(), p.numel()) for p in module.parameters())))
+            assert 2 * held == whole, (step, held, whole)
+        result = network.forward(student.Batch(tokens, starts, tokens), weights.leaves(), schedule.Moment(2, 0.0, 2.0, 1e-3, 1.0))
+        result.loss.backward()
+        assert all(p.grad.to_local().shape == p.to_local().shape for p in weights.parameters.values())
+    group.end()
+
+
 class Ranks(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -77,11 +97,10 @@ class Ranks(unittest.TestCase):
         found = [json.loads(line) for line in lines if line.endswith("\n")]
         return [event for event in found if event["event"] == kind]
 
-    def same_runs(self, one, two, steps):
+    def same_runs(self, one, two):
         """The log's figures, the checkpoint with optimizer and place in the data."""
-        for kind, count in (("step", steps), ("evaluation", None)):
+        for kind in ("step", "evaluation"):
             a, b = self.events(kind, one), self.events(kind, two)
-            self.assertEqual(len(a), count or len(b))
             self.assertEqual([event["step"] for event in a], [event["step"] for event in b])
             for x, y in zip(a, b):
                 for name in FIGURES:
@@ -106,20 +125,32 @@ class Ranks(unittest.TestCase):
         code, said = self.done(self.command(2, __file__, "one-sided"))
         self.assertEqual(code, 0, said)
 
+    def test_parts(self):
+        code, said = self.done(self.command(2, __file__, "parts", self.model))
+        self.assertEqual(code, 0, said)
+
     def test_adapter(self):
-        """To the end at two processes and at one; then half the run at two, the rest at one, and the other way."""
-        flags = ["--lora-rank", 4, "--eval-data", self.data, "--branch-cr", 2]
-        for processes, output in ((1, "one"), (2, "two")):
-            self.train(processes, output, "--steps", 10, *flags)
-        self.same_runs("one", "two", 10)
-        self.close(*(load_file(self.folder / name / "model" / "adapter_model.safetensors") for name in ("one", "two")), 1e-5)
-        self.close(*(torch.load(self.folder / name / "snapshot-cr2.pt", weights_only=True)["parameters"] for name in ("one", "two")), 1e-5)
-        for output, order in (("2-1", (2, 1)), ("1-2", (1, 2)), ("1-1", (1, 1))):
-            for processes, steps in zip(order, (4, 8)):
-                self.train(processes, output, "--steps", steps, *flags)
+        self.whole_run("adapter_model.safetensors", "--lora-rank", 4)
+
+    def test_all_weights(self):
+        """FSDP, also from a snapshot and without a teacher."""
+        self.whole_run("model.safetensors")
+        for processes, output in ((1, "from one"), (2, "from two")):
+            self.train(processes, output, "--steps", 3, "--from", self.folder / "1-1" / "snapshot-cr2.pt", "--loss", "lm", "--micro-batches", 1)
+        self.same_runs("from one", "from two")
+
+    def whole_run(self, model, *flags):
+        """Four steps, with a snapshot, by as many processes as the first number says; then to the tenth by the second."""
+        parameters = lambda output, name: torch.load(self.folder / output / name, weights_only=True)["parameters"]
+        for order in ((1, 1), (2, 1), (1, 2)):
+            output = "{}-{}".format(*order)
+            for processes, steps in zip(order, (4, 10)):
+                self.train(processes, output, "--steps", steps, "--eval-data", self.data, "--branch-cr", 2, *flags)
             self.assertEqual([event["resumed"] for event in self.events("begin", output)], [False, True])
-        self.same_runs("1-1", "2-1", 8)
-        self.same_runs("1-1", "1-2", 8)
+            self.assertEqual(len(self.events("step", output)), 10)
+            self.same_runs("1-1", output)
+            self.close(*(load_file(self.folder / name / "model" / model) for name in ("1-1", output)), 1e-5)
+            self.close(*(parameters(name, "snapshot-cr2.pt") for name in ("1-1", output)), 1e-5)
 
     def children(self, job):
         found = pathlib.Path(f"/proc/{job.pid}/task/{job.pid}/children")
@@ -127,11 +158,11 @@ class Ranks(unittest.TestCase):
 
     def test_sigterm_on_any_rank(self):
         """One process is told to stop, the last or the first; both save and end."""
-        for which in (-1, 0):
+        for which, rank in ((-1, 2), (0, 0)):
             with self.subTest(which):
                 output = f"stop{which}"
                 environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-                job = subprocess.Popen(self.package(2, output, "--steps", 100000, "--lora-rank", 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                job = subprocess.Popen(self.package(2, output, "--steps", 100000, "--lora-rank", rank), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                        text=True, env=environment)
                 try:
                     end = time.monotonic() + 120
@@ -155,7 +186,7 @@ class Ranks(unittest.TestCase):
         output.mkdir()
         (output / "checkpoint.pt").write_bytes(b"damaged")
         for said, flags in (("--rows 3: must be a multiple of the 2 processes", ["--rows", 3]), ("no such token file", ["--data", "none-*.bin"]),
-                            ("checkpoint.pt: cannot be read", [])):
+                            ("checkpoint.pt: cannot be read", []), ("checkpoint.pt: cannot be read", ["--lora-rank", 0])):
             code, text = self.done(self.package(2, "refused", "--steps", 2, "--lora-rank", 2, *flags))
             lines = [line for line in text.splitlines() if "accrete retrofit: error: " in line]
             self.assertEqual((code, len(lines)), (1, 1), text)
@@ -168,7 +199,9 @@ class Ranks(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["one-sided"]:
+    if sys.argv[1:2] == ["one-sided"]:
         one_sided()
+    elif sys.argv[1:2] == ["parts"]:
+        parts()
     else:
         unittest.main(verbosity=2)

@@ -1,5 +1,6 @@
 """accrete retrofit: trains a Llama to compress its cache. docs/retrofit.md is its manual."""
 import argparse
+import os
 import pathlib
 import signal
 import sys
@@ -15,9 +16,16 @@ LEAST = {"target_cr": 1, "window": 0, "lm_share": 0, "lora_rank": 0, "lr": 0, "r
          "eval_seconds": 0, "log_steps": 1}
 
 
+def processes():
+    """How many torchrun started for this run."""
+    text = os.environ.get("WORLD_SIZE", "")
+    return int(text) if text.isdecimal() else 1
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        sys.stderr.write(f"accrete retrofit: error: {message}\n")
+        if not processes() > 1 or os.environ.get("RANK") == "0":  # one of them speaks
+            sys.stderr.write(f"accrete retrofit: error: {message}\n")
         sys.exit(EXIT_USAGE)
 
 
@@ -70,6 +78,8 @@ def check(p, a):
         p.error("--lm-share: must be in 0..1")
     if a.zero_share + a.grow_share >= 1:
         p.error("--zero-share and --grow-share: together below 1; fine-tuning has the rest")
+    if a.rows % processes():
+        p.error(f"--rows {a.rows}: must be a multiple of the {processes()} processes, which share a micro-batch")
     if a.branch_cr and not 1 < a.branch_cr <= a.target_cr:
         p.error("--branch-cr: must be above 1 and at most --target-cr")
 
@@ -82,8 +92,8 @@ def plan_of(a):
     return Plan(target_cr=a.target_cr, zero_share=a.zero_share, grow_share=a.grow_share, lr=lr)
 
 
-def build(a):
-    """-> Trainer"""
+def build(a, group):
+    """group: Alone or Ranks -> Trainer"""
     import torch
 
     from retrofit import checkpoint, data, model_files, student, trainer, weights
@@ -95,19 +105,22 @@ def build(a):
     source = model_files.open_checkpoint(a.model)
     attention = a.attention if a.attention != "auto" else "full" if device.type == "cpu" else "flex"
     compiled = device.type == "cuda" and not a.enforce_eager
-    network = student.Network(source, {
+    shards = processes() > 1 and not a.lora_rank
+    if shards:
+        from retrofit import sharded
+    network = (sharded if shards else student).Network(source, {
         "window": a.window, "offset": a.offset, "mix": a.lm_share if a.loss == "distill" else 1.0, "pieces": a.pieces,
-        "compiled": compiled, "attention": attention, "teacher": a.loss == "distill"}, device, dtype)
+        "compiled": compiled, "attention": attention, "teacher": a.loss == "distill", "ranks": group}, device, dtype)
     read = lambda flag, text: data.parse_source(flag, text, source.config.vocab)
     train = data.Mixture([read("--data", text) for text in a.data], a.seed)
     held_out = data.Mixture([read("--eval-data", a.eval_data)], a.seed) if a.eval_data else None
-    parts = {"checkpoint": source, "network": network, "train": train, "held_out": held_out,
-             "weights": weights.Weights(source, device, dtype, a.lora_rank)}
+    parts = {"checkpoint": source, "network": network, "train": train, "held_out": held_out, "ranks": group,
+             "weights": sharded.Weights(network, group.first) if shards else weights.Weights(source, device, dtype, a.lora_rank)}
     names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "row_lr", "cr_weight", "seed")
     options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).name)
     made = trainer.Trainer(parts, plan_of(a), Clock(a.steps, a.minutes), options)
     if a.snapshot:
-        made.set_parameters(checkpoint.load(a.snapshot, device)["parameters"], a.snapshot)
+        made.set_parameters(checkpoint.load(a.snapshot, None if shards else device)["parameters"], a.snapshot)
     return made
 
 
@@ -120,13 +133,15 @@ def main():
         import gguf  # noqa: F401
         import safetensors  # noqa: F401
         import tokenizers  # noqa: F401
-        from retrofit import checkpoint, data, model_files
+        from retrofit import checkpoint, data, model_files, ranks
     except ImportError as error:
         return failed(f"{error}; it needs PyTorch 2.6 or newer, safetensors, tokenizers and gguf (ACCRETE_PYTHON names a Python that has them)")
     try:
         train(a)
-    except (data.DataError, model_files.ModelFileError, checkpoint.CheckpointError, OSError) as error:
+    except (data.DataError, model_files.ModelFileError, checkpoint.CheckpointError, ranks.RanksError, OSError) as error:
         return failed(error)
+    except ranks.Elsewhere:
+        return EXIT_FAILED
     return 0
 
 
@@ -136,12 +151,23 @@ def failed(error):
 
 
 def train(a):
-    run = build(a)
+    from retrofit import ranks, student
+    group = ranks.Alone() if processes() <= 1 else ranks.Ranks(student.device_of(a.device).type == "cuda")
+    try:
+        train_with(a, group)
+    finally:
+        group.end()
+
+
+def train_with(a, group):
+    run = group.attempt(lambda: build(a, group))
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: setattr(run, "stopping", True))
     if not run.run(STARTED):
         return
     figures = run.finish()
+    if not group.first:
+        return
     if figures:
         print(f"held-out perplexity {figures['perplexity']:.3f} at CR {figures['cr']:.2f}, unmodified {figures['teacher_perplexity']:.3f}")
     print(f"written to {a.output / 'model'}")

@@ -28,9 +28,9 @@ def exists(path):
 
 
 def load(path, device):
-    """The state that `save` wrote."""
+    """The state that `save` wrote. device None: tensors stay in the file until they are read."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device or "cpu", weights_only=True, **({} if device else {"mmap": True}))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except Exception as error:  # whatever torch makes of damaged bytes

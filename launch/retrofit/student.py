@@ -5,6 +5,7 @@ import os
 import torch
 
 from retrofit import attention, dmc, llama, loss
+from retrofit.ranks import Alone
 from retrofit.weights import plain_layers
 
 
@@ -27,11 +28,11 @@ class Network:
     """Owns the teacher and the compiled functions. compiled: by torch.compile; else plain code."""
 
     def __init__(self, checkpoint, options, device, dtype):
-        """options: dict of window, offset, mix, pieces, compiled, attention (flex, flash, full), teacher (bool)"""
+        """options: dict of window, offset, mix, pieces, compiled, attention (flex, flash, full), teacher (bool), ranks (Alone by default)"""
         self.config, self.options, self.device, self.dtype = checkpoint.config, options, device, dtype
         self.shape = llama.Shape(self.config.head_size, self.config.norm_eps, options["window"], options["offset"])
         self.teacher = plain_layers(checkpoint, device, dtype) if options["teacher"] else None
-        self.compiled = options["compiled"]
+        self.compiled, self.ranks = options["compiled"], options.get("ranks") or Alone()
         wrap = (lambda f: torch.compile(f, dynamic=False)) if self.compiled else lambda f: f
         self.student_layer, self.teacher_layer = wrap(llama.dmc_layer), wrap(llama.plain_layer)
         self.piece = wrap(loss.piece_gradients)
@@ -44,10 +45,11 @@ class Network:
         return llama.Controls(number(moment.keep), number(moment.stage > 1), number(hard))
 
     def noise(self, batch, factor):
-        shape = (self.config.layers, *batch.tokens.shape, self.config.kv_heads)
+        rows, tokens = batch.tokens.shape
         if factor == 0:
-            return torch.zeros(shape, device=self.device)
-        return dmc.logistic_noise(shape, self.device) * factor
+            return torch.zeros((self.config.layers, rows, tokens, self.config.kv_heads), device=self.device)
+        shape = (self.config.layers, rows * self.ranks.count, tokens, self.config.kv_heads)  # all ranks draw the same and keep their own
+        return self.ranks.own(dmc.logistic_noise(shape, self.device), 1) * factor
 
     def forward(self, batch, leaves, moment, hard=False):
         """-> Result; call inside torch.enable_grad for training."""

@@ -10,9 +10,9 @@ import torch
 from retrofit import checkpoint as files
 from retrofit import export, loss, plots
 from retrofit.progress import Progress
+from retrofit.ranks import Alone
 from retrofit.schedule import Clock, moment
 from retrofit.student import Batch
-from retrofit.weights import Leaves
 
 
 @dataclasses.dataclass
@@ -37,9 +37,9 @@ class Trainer:
     """Owned by main(); network, weights and data are borrowed."""
 
     def __init__(self, parts, plan, clock, options):
-        """parts: dict of checkpoint, network, weights, train (Mixture), held_out (Mixture or None)"""
+        """parts: dict of checkpoint, network, weights, train (Mixture), held_out (Mixture or None), ranks (Alone by default)"""
         self.source, self.network, self.weights = parts["checkpoint"], parts["network"], parts["weights"]
-        self.train, self.held_out = parts["train"], parts["held_out"]
+        self.train, self.held_out, self.ranks = parts["train"], parts["held_out"], parts.get("ranks") or Alone()
         self.plan, self.clock, self.options = plan, clock, options
         groups = self.weights.groups(plan.lr, options.row_lr, options.weight_decay)
         fused = self.network.device.type == "cuda"
@@ -52,10 +52,11 @@ class Trainer:
         return self.options.output / name
 
     def save(self):
-        state = {"parameters": {n: p.detach() for n, p in self.weights.parameters.items()}, "optimizer": self.optimizer.state_dict(),
+        state = {"parameters": self.weights.values(), "optimizer": self.weights.optimizer_state(self.optimizer),
                  "clock": self.clock.state(), "data": self.train.state(), "stage": self.stage, "branched": self.branched,
                  "tokens": self.tokens}
-        files.save(self.path("checkpoint.pt"), state)
+        if self.ranks.first:
+            files.save(self.path("checkpoint.pt"), state)
         if self.stage == 3:
             self.write_model("model", self.plan.target_cr)
 
@@ -64,11 +65,11 @@ class Trainer:
         path = self.path("checkpoint.pt")
         if not files.exists(path):
             return False
-        state = files.load(path, self.network.device)
+        state = files.load(path, self.network.device if self.weights.replicated else None)
         self.set_parameters(state["parameters"], path)
         if len(state.get("data", {}).get("streams", [])) != len(self.train.streams):
             raise files.CheckpointError(f"{path}: of a run with other --data")
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.weights.load_optimizer(self.optimizer, state["optimizer"])
         self.clock.seek(state["clock"])
         self.train.seek(state["data"])
         self.stage, self.branched, self.tokens = state["stage"], state["branched"], state["tokens"]
@@ -76,35 +77,41 @@ class Trainer:
         return True
 
     def set_parameters(self, values, path):
-        shapes = lambda tensors: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if shapes(values) != shapes(self.weights.parameters):
+        if {name: tuple(tensor.shape) for name, tensor in values.items()} != self.weights.shapes():
             raise files.CheckpointError(f"{path}: of another model or --lora-rank")
-        with torch.no_grad():
-            for name, parameter in self.weights.parameters.items():
-                parameter.copy_(values[name])
+        self.weights.set_values(values)
 
     def log(self, event, **fields):
+        if not self.ranks.first:
+            return
         with open(self.path("log.jsonl"), "a") as file:
             file.write(json.dumps({"event": event, "step": self.clock.step, "stage": self.stage, **fields}) + "\n")
 
     # -- one step ---------------------------------------------------------------------------------------------------
     def batch(self, mixture):
         parts = mixture.batch(self.options.rows, self.options.length)
-        return Batch(*(part.to(self.network.device, non_blocking=True) for part in parts))
+        return Batch(*(self.ranks.own(part).to(self.network.device, non_blocking=True) for part in parts))
+
+    def forward(self, mixture, leaves, now, hard=False):
+        """-> Result of a micro-batch, its figures over all ranks"""
+        batch = self.batch(mixture)
+        return self.ranks.joined(self.network.forward(batch, leaves, now, hard), batch.targets)
 
     def step(self, now):
         """-> means over micro-batches [kl, lm, teacher lm], alpha [L, Hkv], hard [L, Hkv], gradient norm"""
         for group in self.optimizer.param_groups:
             group["lr"] = now.lr / self.plan.lr * group["peak"]
-        leaves, count, sums = Leaves(self.weights), self.options.micro_batches, None
+        leaves, count, sums = self.weights.leaves(), self.options.micro_batches, None
         for _ in range(count):
-            result = self.network.forward(self.batch(self.train), leaves, now)
+            result = self.forward(self.train, leaves, now)
             total = result.loss + self.options.cr_weight * loss.shortfall(result.accumulate, now.cr)
             (total / count).backward()
             found = [result.means, result.accumulate.detach(), result.hard]
             sums = found if sums is None else [a + b for a, b in zip(sums, found)]
         leaves.backward()
-        norm = torch.nn.utils.clip_grad_norm_(list(self.weights.parameters.values()), 1.0)
+        if self.weights.replicated:
+            self.ranks.average(self.weights.parameters.values())
+        norm = self.weights.clip()
         if torch.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -118,24 +125,36 @@ class Trainer:
             self.log("stage", now=now.stage)
             if self.stage == 1:
                 self.weights.zero_rows()
-                for kind in self.weights.rows:
-                    self.optimizer.state.pop(self.weights.parameters[f"{kind}.rows"], None)
+                for parameter in self.weights.decision_parameters():
+                    self.optimizer.state.pop(parameter, None)
             self.stage = now.stage
         if self.options.branch_cr and not self.branched and now.stage > 1 and now.cr >= self.options.branch_cr:
             self.branched = True
             self.evaluate()
             name = f"{self.options.branch_cr:g}"
-            files.save(self.path(f"snapshot-cr{name}.pt"), {"parameters": {n: p.detach() for n, p in self.weights.parameters.items()}})
+            values = self.weights.values()
+            if self.ranks.first:
+                files.save(self.path(f"snapshot-cr{name}.pt"), {"parameters": values})
             self.write_model(f"snapshot-cr{name}", self.options.branch_cr)
 
     # -- the run ----------------------------------------------------------------------------------------------------
+    def going(self):
+        """Whether there is a step to come. Ranks agree on it: the clock is that of rank 0, and a signal to one stops all."""
+        self.clock.used, self.clock.reserved = self.ranks.lead((self.clock.used, self.clock.reserved))
+        return self.clock.share() < 1 and not self.ranks.any(self.stopping)
+
+    def due(self, last, seconds):
+        return self.ranks.lead([time.monotonic() - last > seconds])[0]
+
     def run(self, started):
         self.options.output.mkdir(parents=True, exist_ok=True)
-        resumed, bar, saved = self.resume(), Progress(), time.monotonic()
+        resumed, bar, saved = self.ranks.attempt(self.resume), Progress(), time.monotonic()
+        if self.weights.replicated:
+            self.ranks.same(self.weights.parameters.values())
         evaluated, began, first = saved, time.monotonic(), True
         self.log("begin", resumed=resumed, plan=dataclasses.asdict(self.plan), options={k: str(v) for k, v in vars(self.options).items()})
         tokens = self.tokens
-        while self.clock.share() < 1 and not self.stopping:
+        while self.going():
             now = moment(self.plan, self.clock.share())
             self.enter(now)
             means, alpha, hard, norm = self.step(now)
@@ -148,10 +167,10 @@ class Trainer:
             if self.clock.step % self.options.log_steps == 0:
                 speed = (self.tokens - tokens) / max(1e-9, time.monotonic() - began)
                 self.report(bar, now, (means, alpha, hard, norm), speed)
-            if time.monotonic() - saved > self.options.save_seconds:
+            if self.due(saved, self.options.save_seconds):
                 self.save()
                 saved = time.monotonic()
-            if time.monotonic() - evaluated > self.options.eval_seconds:
+            if self.due(evaluated, self.options.eval_seconds):
                 self.evaluate()
                 evaluated = time.monotonic()
         bar.close()
@@ -167,17 +186,18 @@ class Trainer:
         if self.network.device.type == "cuda":
             fields["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2 ** 30, 1)
         self.log("step", **fields)
-        bar.show(self.clock.share(), self.clock.step, self.stage, fields)
+        if self.ranks.first:
+            bar.show(self.clock.share(), self.clock.step, self.stage, fields)
 
     def evaluate(self, name="held-out"):
         """Held-out text with decisions as inference makes them."""
         if self.held_out is None:
             return None
         self.held_out.seek(self.held_out.beginning)
-        now, leaves, sums = moment(self.plan, self.clock.share()), Leaves(self.weights), None
+        now, leaves, sums = moment(self.plan, self.clock.share()), self.weights.leaves(), None
         now = dataclasses.replace(now, stage=self.stage)
         for _ in range(self.options.eval_batches):
-            result = self.network.forward(self.batch(self.held_out), leaves, now, hard=True)
+            result = self.forward(self.held_out, leaves, now, hard=True)
             found = [result.means.detach(), result.hard]
             sums = found if sums is None else [a + b for a, b in zip(sums, found)]
         means, self.heat = (s / self.options.eval_batches for s in sums)
@@ -190,17 +210,21 @@ class Trainer:
         return fields
 
     def write_model(self, name, cr):
+        weights = self.weights.whole()
+        if not self.ranks.first:
+            return
         dmc = export.dmc_block(cr, self.network.options["window"], self.network.options["offset"])
-        if self.weights.rank:
-            export.save_adapter(self.weights, self.path(name), dmc, self.options.base_name)
+        if weights.rank:
+            export.save_adapter(weights, self.path(name), dmc, self.options.base_name)
         else:
-            export.save_model(self.weights, self.source, self.path(name), dmc)
+            export.save_model(weights, self.source, self.path(name), dmc)
 
     def finish(self):
         self.stage = 3
         figures = self.evaluate()
         self.write_model("model", self.plan.target_cr)
-        plots.write(self.path("log.jsonl"), self.options.output)
+        if self.ranks.first:
+            plots.write(self.path("log.jsonl"), self.options.output)
         return figures
 
 

@@ -20,15 +20,17 @@ def decision_rows(config, kind):
 class Weights:
     """Owned by the trainer. `parameters` are the masters that the optimizer knows, `leaves` what a step's layers compute with."""
 
+    replicated = True  # on every rank
+
     def __init__(self, checkpoint, device, dtype, rank):
         self.config, self.device, self.dtype, self.rank = checkpoint.config, device, dtype, rank
         layers, tensors = range(self.config.layers), checkpoint.tensors
         stack = lambda inner: torch.stack([tensors[f"model.layers.{i}.{inner}.weight"] for i in layers]).to(device)
         self.base = {kind: stack(inner) for kind, inner in LINEARS.items()}            # float32
         self.norms = {name: stack(name) for name in ("input_layernorm", "post_attention_layernorm")}
-        self.final_norm = tensors["model.norm.weight"].to(device)
-        self.embedding = tensors["model.embed_tokens.weight"].to(device)
-        self.output = self.embedding if self.config.tied else tensors["lm_head.weight"].to(device)
+        own = lambda name: tensors[name].to(device, copy=not rank)  # on a CPU the teacher may hold the checkpoint's; it must not be trained with
+        self.final_norm, self.embedding = own("model.norm.weight"), own("model.embed_tokens.weight")
+        self.output = self.embedding if self.config.tied else own("lm_head.weight")
         self.rows = {kind: decision_rows(self.config, kind).to(device) for kind in DECISION_KINDS}
         self.parameters = {}
         self.add_parameters()
@@ -57,18 +59,44 @@ class Weights:
         Decision rows must lift a logit from 0 to the offset while CR grows. Adam moves it by about rate * sum |mean input| a step,
         and that sum is a few dozen in a small model: they need a higher rate than the rest.
         """
-        named = self.parameters.items()
-        decisions, bare = ["k.rows"], [n for n in self.parameters if n.endswith(".norm") or n == "q.rows"]
-        rest = [p for n, p in named if n not in decisions + bare]
-        pick = lambda names: [self.parameters[n] for n in names]
-        return [{"params": rest, "weight_decay": weight_decay, "peak": lr}, {"params": pick(bare), "weight_decay": 0.0, "peak": lr},
-                {"params": pick(decisions), "weight_decay": 0.0, "peak": row_lr}]
+        groups = group_names(self.parameters, lr, row_lr, weight_decay)
+        return [{"params": [self.parameters[n] for n in names], **rest} for names, rest in groups]
+
+    def decision_parameters(self):
+        return [self.parameters[f"{kind}.rows"] for kind in DECISION_KINDS]
 
     def zero_rows(self):
         """The end of stage 1: decision and importance logits begin at 0."""
         with torch.no_grad():
-            for kind in DECISION_KINDS:
-                self.parameters[f"{kind}.rows"].zero_()
+            for parameter in self.decision_parameters():
+                parameter.zero_()
+
+    def leaves(self):
+        return Leaves(self)
+
+    def clip(self):
+        """Gradients to a norm of 1 at most -> the norm they had"""
+        return torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+
+    def values(self):
+        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+
+    def shapes(self):
+        return {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
+
+    def set_values(self, values):
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(values[name])
+
+    def optimizer_state(self, optimizer):
+        return optimizer.state_dict()
+
+    def load_optimizer(self, optimizer, saved):
+        optimizer.load_state_dict(saved)
+
+    def whole(self):
+        return self
 
     def merged(self, kind):
         """W [L, out, in] in the products' type, differentiable."""
@@ -95,6 +123,14 @@ class Weights:
         out["embedding"] = get("embedding", self.embedding)
         out["output"] = out["embedding"] if self.config.tied else get("output", self.output)
         return out
+
+
+def group_names(names, lr, row_lr, weight_decay):
+    """-> [(names, the group's settings)], see Weights.groups"""
+    decisions, bare = ["k.rows"], [n for n in names if n.endswith(".norm") or n == "q.rows"]
+    rest = [n for n in names if n not in decisions + bare]
+    return [(rest, {"weight_decay": weight_decay, "peak": lr}), (bare, {"weight_decay": 0.0, "peak": lr}),
+            (decisions, {"weight_decay": 0.0, "peak": row_lr})]
 
 
 def rounded(x, dtype):

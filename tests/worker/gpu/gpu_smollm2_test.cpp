@@ -79,8 +79,6 @@ TEST_F(GpuSmolLm2, ScoresTheTextAsTheCpuDoes) {
   EXPECT_NEAR(perplexity[1] / perplexity[0], 1.0, 0.01);
 }
 
-// e4m3 rounds weights and rows to within 2^-4 of themselves. Over these 1,428 tokens that costs 2.8 or 3.6 %: builds whose sums differ only in
-// their order give the one and the other.
 TEST_F(GpuSmolLm2, Fp8KeepsThePerplexity) {
   EngineOptions options = options_for("cuda");
   double perplexity[2] = {};
@@ -91,7 +89,7 @@ TEST_F(GpuSmolLm2, Fp8KeepsThePerplexity) {
     perplexity[i] = std::exp(perplexity[i] / static_cast<double>(text_.size() - 1));
   }
   fmt::print("SmolLM2: perplexity bf16 {:.5f}, fp8 {:.5f}\n", perplexity[0], perplexity[1]);
-  EXPECT_LT(perplexity[1] / perplexity[0], 1.05);
+  EXPECT_LT(perplexity[1] / perplexity[0], 1.03);
 }
 
 TEST_F(GpuSmolLm2, ContinuesAsTheCpuDoes) {

@@ -65,20 +65,6 @@ void apply_key(CLI::App& app, const std::string& path, const std::string& key, c
   }
 }
 
-// CLI11 takes values from the environment, but from 2.4 on passes over those that its checks refuse.
-void refuse_ignored_environment(CLI::App& app) {
-  for (CLI::Option* option : app.get_options([](const CLI::Option* each) { return !each->get_envname().empty() && each->count() == 0; })) {
-    const char* value = std::getenv(option->get_envname().c_str());
-    if (value == nullptr || *value == '\0') continue;
-    try {
-      option->add_result(std::string(value));
-      option->run_callback();
-    } catch (const CLI::Error& error) {
-      throw UsageError(fmt::format("{}: {}", option->get_envname(), one_line(error.what())));
-    }
-  }
-}
-
 std::string full_name(const CLI::App& app) {
   const CLI::App* parent = app.get_parent();
   return parent == nullptr ? app.get_name() : full_name(*parent) + " " + app.get_name();
@@ -165,6 +151,19 @@ void finish_flags(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
     const std::vector<std::string>& names = option->get_lnames();
     if (!names.empty() && names.front() != "help") option->envname(environment_name(names.front()));
+  }
+}
+
+void refuse_ignored_environment(CLI::App& app) {
+  for (CLI::Option* option : app.get_options([](const CLI::Option* each) { return !each->get_envname().empty() && each->count() == 0; })) {
+    const char* value = std::getenv(option->get_envname().c_str());
+    if (value == nullptr || *value == '\0') continue;
+    try {
+      option->add_result(std::string(value));
+      option->run_callback();
+    } catch (const CLI::Error& error) {
+      throw UsageError(fmt::format("{}: {}", option->get_envname(), one_line(error.what())));
+    }
   }
 }
 

@@ -37,6 +37,10 @@ void finish_flags(CLI::App& app);
 // Throws UsageError naming the file and the key when a key is no flag of this command or its value does not fit.
 void apply_config_file(CLI::App& app, const std::string& path);
 
+// CLI11 takes values from the environment, but from 2.4 on passes over those that its checks refuse. Throws UsageError naming the variable and
+// what is wrong with it. After parsing.
+void refuse_ignored_environment(CLI::App& app);
+
 // Builds all commands under `root`.
 std::vector<Command> add_commands(CLI::App& root);
 

@@ -87,6 +87,25 @@ TEST_F(ConfigFile, EnvironmentWinsOverFileAndCommandLineOverEnvironment) {
   EXPECT_EQ(from_line.length, 60);
 }
 
+TEST_F(ConfigFile, AnEnvironmentThatParsingPassedOverIsRefused) {
+  Example example;
+  example.parse({});
+  refuse_ignored_environment(example.app);
+  setenv("ACCRETE_MAX_MODEL_LEN", "none", 1);  // after parsing: as if it had been passed over
+  try {
+    refuse_ignored_environment(example.app);
+    FAIL() << "taken";
+  } catch (const UsageError& error) {
+    EXPECT_NE(std::string(error.what()).find("ACCRETE_MAX_MODEL_LEN"), std::string::npos) << error.what();
+  }
+  Example given;
+  unsetenv("ACCRETE_MAX_MODEL_LEN");
+  given.parse({"--max-model-len", "60"});
+  setenv("ACCRETE_MAX_MODEL_LEN", "none", 1);
+  refuse_ignored_environment(given.app);  // the command line won
+  EXPECT_EQ(given.length, 60);
+}
+
 TEST_F(ConfigFile, NamesWhatIsWrong) {
   Example example;
   example.parse({});

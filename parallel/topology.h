@@ -21,6 +21,7 @@ struct Topology {
   int data = 1;      // R replicas in the job
   int ranks() const { return tensor * pipeline * data; }
   int replica_ranks() const { return tensor * pipeline; }
+  bool operator==(const Topology&) const = default;
 };
 
 struct Place {

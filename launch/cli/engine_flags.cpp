@@ -122,6 +122,7 @@ std::vector<std::string> engine_arguments(const worker::EngineOptions& o) {
   add("cpu-threads", o.cpu_threads, usual.cpu_threads);
   add("async-scheduling", o.async_scheduling, usual.async_scheduling);
   add("enforce-eager", o.enforce_eager, usual.enforce_eager);
+  if (!o.tune_products) arguments.push_back("--skip-gemm-tuning");
   add("all-reduce", o.all_reduce, usual.all_reduce);
   add("device-group", o.device_group, usual.device_group);
   add("block-size", o.block_size, usual.block_size);

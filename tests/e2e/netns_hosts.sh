@@ -43,7 +43,25 @@ for n in 1 2 3; do
   ip -n "$tag$n" link set e0 up
   ip -n "$tag$n" link set lo up
 done
-for _ in $(seq 50); do in_host 1 bash -c ': >/dev/udp/10.77.0.3/9' 2>/dev/null && break; sleep 0.1; done
+
+# Until every host gets an answer from every other one (a refusal: nobody listens on port 9). A link that has just come up still drops
+# packets for up to a second, and mpirun's daemons do not try twice.
+connected() {
+  local from to
+  for from in 1 2 3; do
+    for to in 1 2 3; do
+      in_host "$from" python3 -c 'import errno, socket, sys, time
+until, refused = time.monotonic() + 10, False
+while not refused and time.monotonic() < until:
+    with socket.socket() as s:
+        s.settimeout(0.5)
+        refused = s.connect_ex((sys.argv[1], 9)) == errno.ECONNREFUSED
+    if not refused: time.sleep(0.05)
+sys.exit(not refused)' "10.77.0.$to" || fail "host $to is out of reach of host $from"
+    done
+  done
+}
+connected
 
 # What mpirun calls instead of ssh: "agent HOST COMMAND...". A name of its own for each host keeps Open MPI's folders apart.
 cat >"$work/agent" <<AGENT
@@ -127,6 +145,7 @@ cut_link() {
   grep -q "on host[123] has been silent" "$work/replica.log" || fail "no log line names the lost rank and its host"
   echo "netns_hosts: after the link of host $1 was cut all ended within $((SECONDS - began)) s"
   ip -n "${tag}b" link set "p$1" up
+  connected
 }
 cut_link 3
 cut_link 1

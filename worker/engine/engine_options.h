@@ -36,6 +36,8 @@ struct EngineOptions {
   bool trace_operations = false;        // benchmarks: GPUs time each operation, without graphs
   std::string all_reduce = "auto";      // auto | group | one-shot: sums of small steps over the tensor group by one kernel over CUDA IPC (one host)
   std::string device_group = "auto";    // auto | nccl | staged: how GPUs of a replica talk (auto: nccl when each rank has its own)
+
+  bool operator==(const EngineOptions&) const = default;
 };
 
 // Empty when the options fit together; else what is wrong, naming the flag.

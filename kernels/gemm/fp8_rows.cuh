@@ -88,6 +88,17 @@ __device__ float block_largest(uint32_t halves) {
   return low_of(__reduce_max_sync(0xffffffffu, threadIdx.x % 32 < kWarps ? sWarp[threadIdx.x % 32] : 0));
 }
 
+__device__ inline void store_quotients(const float (&quotients)[kBfloats], fp8* to) {
+  uint2 packed;
+  const auto four = [&](int i) {
+    const uint32_t low = __nv_cvt_float2_to_fp8x2({quotients[i], quotients[i + 1]}, __NV_SATFINITE, __NV_E4M3);
+    return low | static_cast<uint32_t>(__nv_cvt_float2_to_fp8x2({quotients[i + 2], quotients[i + 3]}, __NV_SATFINITE, __NV_E4M3)) << 16;
+  };
+  packed.x = four(0);
+  packed.y = four(4);
+  *reinterpret_cast<uint2*>(to) = packed;
+}
+
 __device__ inline void store_rounded(const Bfloats& value, const Fp8Scale& scale, fp8* to) {
   float quotients[kBfloats];
   widen(value, quotients);
@@ -98,14 +109,7 @@ __device__ inline void store_rounded(const Bfloats& value, const Fp8Scale& scale
 #pragma unroll
     for (float& quotient : quotients) quotient /= scale.scale();
   }
-  uint2 packed;
-  const auto four = [&](int i) {
-    const uint32_t low = __nv_cvt_float2_to_fp8x2({quotients[i], quotients[i + 1]}, __NV_SATFINITE, __NV_E4M3);
-    return low | static_cast<uint32_t>(__nv_cvt_float2_to_fp8x2({quotients[i + 2], quotients[i + 3]}, __NV_SATFINITE, __NV_E4M3)) << 16;
-  };
-  packed.x = four(0);
-  packed.y = four(4);
-  *reinterpret_cast<uint2*>(to) = packed;
+  store_quotients(quotients, to);
 }
 
 }  // namespace accrete

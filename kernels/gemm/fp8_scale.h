@@ -7,6 +7,13 @@
 
 namespace accrete {
 
+// What a row's scale may be multiplied by in search of the best: 2^(i/8), i < kScaleSteps.
+inline constexpr int kScaleSteps = 8;
+ACCRETE_HD constexpr float scale_step(int i) {
+  constexpr float kSteps[kScaleSteps] = {1.0f, 1.0905077f, 1.1892071f, 1.2968396f, 1.4142135f, 1.5422108f, 1.6817929f, 1.8340081f};
+  return kSteps[i];
+}
+
 class Fp8Scale {
  public:
   // largest: magnitude of the row's numbers, 0 for a row of zeros.

@@ -54,6 +54,68 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_kernel(Rows rows) {
   }
 }
 
+// The squared error of a row for each scale_step, in units of the squared first scale, over the block and in every thread.
+__device__ void sum_errors(float (&rErrors)[kScaleSteps]) {
+  constexpr int kWarps = kQuantizeThreads / 32;
+  __shared__ float sErrors[kWarps][kScaleSteps];
+#pragma unroll
+  for (int i = 0; i < kScaleSteps; ++i) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane /= 2) rErrors[i] += __shfl_xor_sync(0xffffffffu, rErrors[i], lane);
+    if (threadIdx.x % 32 == 0) sErrors[threadIdx.x / 32][i] = rErrors[i];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kScaleSteps; ++i) {
+    rErrors[i] = 0;
+    for (int warp = 0; warp < kWarps; ++warp) rErrors[i] += sErrors[warp][i];
+  }
+}
+
+// Grid: one block a row, which it reads three times: for the maximum, for the errors, for the rounding. Runs once, while loading.
+__global__ void __launch_bounds__(kQuantizeThreads) quantize_weights_kernel(Rows rows) {
+  constexpr int kStep = kQuantizeThreads * kBfloats;
+  const bf16* gX = rows.x + blockIdx.x * rows.x_stride;
+  fp8* gX8 = rows.x8 + blockIdx.x * rows.x8_stride;
+  const int64_t first = threadIdx.x * kBfloats;
+  uint32_t largest = 0;
+  for (int64_t k = first; k < rows.width; k += kStep) largest = largest_of(load_bfloats(gX + k), largest);
+  const float usual = Fp8Scale(block_largest<kQuantizeThreads>(largest)).scale();
+
+  float rErrors[kScaleSteps] = {};
+  for (int64_t k = first; k < rows.width; k += kStep) {
+    float rX[kBfloats];
+    widen(load_bfloats(gX + k), rX);
+#pragma unroll
+    for (float& x : rX) {
+      x /= usual;
+#pragma unroll
+      for (int i = 0; i < kScaleSteps; ++i) {
+        const __nv_fp8_e4m3 near(x * (1.0f / scale_step(i)));
+        const float error = fmaf(static_cast<float>(near), -scale_step(i), x);
+        rErrors[i] = fmaf(error, error, rErrors[i]);
+      }
+    }
+  }
+  sum_errors(rErrors);
+  float scale = usual, least = rErrors[0];
+#pragma unroll
+  for (int i = 1; i < kScaleSteps; ++i) {
+    if (rErrors[i] < least) {
+      least = rErrors[i];
+      scale = usual * scale_step(i);
+    }
+  }
+  if (threadIdx.x == 0) rows.scale[blockIdx.x] = scale;
+  for (int64_t k = first; k < rows.width; k += kStep) {
+    float rX[kBfloats];
+    widen(load_bfloats(gX + k), rX);
+#pragma unroll
+    for (float& x : rX) x /= scale;
+    store_quotients(rX, gX8 + k);
+  }
+}
+
 struct Scaled {
   void* y;
   const float* rows;
@@ -98,26 +160,37 @@ bool aligned(const void* pointer, int64_t stride_bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0 && stride_bytes % kVectorBytes == 0;
 }
 
-}  // namespace
-
-void quantize_fp8_cuda(const QuantizeFp8& op, Stream& stream) {
+Rows checked(const QuantizeFp8& op) {
   const auto [count, width] = op.x.shape;
   CHECK(op.x8.shape == op.x.shape && op.scale.shape[0] == count, op.x8.shape[0], op.x8.shape[1], op.scale.shape[0], count, width);
   CHECK(op.x.stride[1] == 1 && op.x8.stride[1] == 1 && op.scale.stride[0] == 1, op.x.stride[1], op.x8.stride[1], op.scale.stride[0]);
   CHECK(width % kVectorBytes == 0, width);
-  if (count == 0 || width == 0) return;
   const int64_t several = count > 1;  // a single row may have any stride
   CHECK(aligned(op.x.data, several * op.x.stride[0] * 2) && aligned(op.x8.data, several * op.x8.stride[0]), op.x.data, op.x.stride[0],
         op.x8.data, op.x8.stride[0]);
-  const Rows rows{op.x.data, op.x8.data, op.scale.data, op.x.stride[0], op.x8.stride[0], width};
+  return {op.x.data, op.x8.data, op.scale.data, op.x.stride[0], op.x8.stride[0], width};
+}
+
+}  // namespace
+
+void quantize_fp8_cuda(const QuantizeFp8& op, Stream& stream) {
+  const Rows rows = checked(op);
+  if (rows.width == 0 || op.x.shape[0] == 0) return;
   const auto cuda = static_cast<cudaStream_t>(stream.cuda);
-  const unsigned blocks = static_cast<unsigned>(count);
-  const int64_t chunks = (width + kQuantizeThreads * kBfloats - 1) / (kQuantizeThreads * kBfloats);
+  const unsigned blocks = static_cast<unsigned>(op.x.shape[0]);
+  const int64_t chunks = (rows.width + kQuantizeThreads * kBfloats - 1) / (kQuantizeThreads * kBfloats);
   if (chunks == 1) quantize_kernel<1><<<blocks, kQuantizeThreads, 0, cuda>>>(rows);
   else if (chunks == 2) quantize_kernel<2><<<blocks, kQuantizeThreads, 0, cuda>>>(rows);
   else if (chunks <= 4) quantize_kernel<4><<<blocks, kQuantizeThreads, 0, cuda>>>(rows);
   else if (chunks <= kMostChunks) quantize_kernel<kMostChunks><<<blocks, kQuantizeThreads, 0, cuda>>>(rows);
   else quantize_kernel<0><<<blocks, kQuantizeThreads, 0, cuda>>>(rows);
+  ACCRETE_CUDA_CHECK(cudaGetLastError());
+}
+
+void quantize_weights_fp8_cuda(const QuantizeFp8& op, Stream& stream) {
+  const Rows rows = checked(op);
+  if (rows.width == 0 || op.x.shape[0] == 0) return;
+  quantize_weights_kernel<<<static_cast<unsigned>(op.x.shape[0]), kQuantizeThreads, 0, static_cast<cudaStream_t>(stream.cuda)>>>(rows);
   ACCRETE_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -58,7 +58,7 @@ class Loader {
     if (!rounds) return;
     const View<fp8, 2> rounded(reinterpret_cast<fp8*>(block_ + job.offset), {rows, columns});
     const View<float, 1> scale(reinterpret_cast<float*>(block_ + job.scale_offset), {rows});
-    quantize_fp8_cuda({values, rounded, scale}, stream);
+    quantize_weights_fp8_cuda({values, rounded, scale}, stream);
   }
 
   std::unique_ptr<Staging> borrow() {

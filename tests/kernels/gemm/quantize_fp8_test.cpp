@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/gemm/fp8_scale.h"
 #include "tests/kernels/op_devices.h"
 
 namespace accrete {
@@ -108,7 +109,6 @@ float scale_of(const bf16* row, int64_t width) {
 }
 
 void expect_row(const bf16* x, const uint8_t* x8, float scale, int64_t width) {
-  ASSERT_EQ(scale, scale_of(x, width));
   for (int64_t k = 0; k < width; ++k) {
     const float quotient = static_cast<float>(x[k]) / scale;
     if (std::isnan(quotient)) ASSERT_EQ(x8[k] & 0x7f, 0x7f) << k;
@@ -117,24 +117,69 @@ void expect_row(const bf16* x, const uint8_t* x8, float scale, int64_t width) {
   for (int64_t k = width; k < width + kGap; ++k) ASSERT_EQ(x8[k], kGuard) << "written between rows";
 }
 
-// Widths around what 1, 2, 4 and 8 chunks of 4096 hold, and past that.
+struct Quantised {
+  std::vector<uint8_t> x8;
+  std::vector<float> scale;
+};
+Quantised quantise(void (*op)(const QuantizeFp8&, Stream&), const std::vector<bf16>& x, int64_t count, int64_t width) {
+  CudaDevice device;
+  CudaDevice::Memory<bf16> x_there(x);
+  CudaDevice::Memory<uint8_t> x8_there(std::vector<uint8_t>(count * (width + kGap), kGuard));
+  CudaDevice::Memory<float> scale_there(std::vector<float>(count, -1.0f));
+  op({View<const bf16, 2>(x_there.data(), {count, width}, {width + kGap, 1}),
+      View<fp8, 2>(reinterpret_cast<fp8*>(x8_there.data()), {count, width}, {width + kGap, 1}), View<float, 1>(scale_there.data(), {count})},
+     device.stream());
+  return {x8_there.read(), scale_there.read()};
+}
+
+constexpr int64_t kCount = 19;
+// Around what 1, 2, 4 and 8 chunks of 4096 hold, and past that.
+constexpr int64_t kWidths[] = {16, 80, 576, 4096, 4112, 8192, 11008, 16400, 32768, 33024};
+
 TEST_F(QuantizeFp8OnCuda, EqualsTheFormulaBitForBit) {
-  for (int64_t width : {16, 80, 576, 4096, 4112, 8192, 11008, 16400, 32768, 33024}) {
-    constexpr int64_t kCount = 19;
+  for (int64_t width : kWidths) {
     const auto x = rows_of_every_kind(width, kCount);
-    CudaDevice device;
-    CudaDevice::Memory<bf16> x_there(x);
-    CudaDevice::Memory<uint8_t> x8_there(std::vector<uint8_t>(kCount * (width + kGap), kGuard));
-    CudaDevice::Memory<float> scale_there(std::vector<float>(kCount, -1.0f));
-    quantize_fp8_cuda({View<const bf16, 2>(x_there.data(), {kCount, width}, {width + kGap, 1}),
-                       View<fp8, 2>(reinterpret_cast<fp8*>(x8_there.data()), {kCount, width}, {width + kGap, 1}),
-                       View<float, 1>(scale_there.data(), {kCount})},
-                      device.stream());
-    const auto x8 = x8_there.read();
-    const auto scale = scale_there.read();
+    const Quantised found = quantise(quantize_fp8_cuda, x, kCount, width);
     for (int64_t r = 0; r < kCount; ++r) {
       SCOPED_TRACE(testing::Message() << "K " << width << " row " << r);
-      ASSERT_NO_FATAL_FAILURE(expect_row(&x[r * (width + kGap)], &x8[r * (width + kGap)], scale[r], width));
+      const bf16* row = &x[r * (width + kGap)];
+      ASSERT_EQ(found.scale[r], scale_of(row, width));
+      ASSERT_NO_FATAL_FAILURE(expect_row(row, &found.x8[r * (width + kGap)], found.scale[r], width));
+    }
+  }
+}
+
+// The row's error in units of its usual scale; NaN when the row has no number for it.
+double squared_error(const bf16* x, float usual, float step, int64_t width) {
+  double sum = 0;
+  for (int64_t k = 0; k < width; ++k) {
+    const double wanted = static_cast<double>(static_cast<float>(x[k])) / usual;
+    const float quotient = static_cast<float>(x[k]) / (usual * step);
+    const double error = wanted - static_cast<double>(static_cast<float>(fp8(quotient))) * step;
+    sum += error * error;
+  }
+  return sum;
+}
+
+TEST_F(QuantizeFp8OnCuda, WeightsTakeTheScaleOfLeastError) {
+  for (int64_t width : kWidths) {
+    const auto x = rows_of_every_kind(width, kCount);
+    const Quantised found = quantise(quantize_weights_fp8_cuda, x, kCount, width);
+    for (int64_t r = 0; r < kCount; ++r) {
+      SCOPED_TRACE(testing::Message() << "K " << width << " row " << r);
+      const bf16* row = &x[r * (width + kGap)];
+      const float usual = scale_of(row, width);
+      ASSERT_NO_FATAL_FAILURE(expect_row(row, &found.x8[r * (width + kGap)], found.scale[r], width));
+      int chosen = 0;
+      while (chosen < kScaleSteps && usual * scale_step(chosen) != found.scale[r]) ++chosen;
+      ASSERT_LT(chosen, kScaleSteps) << found.scale[r] / usual;
+      const double usual_error = squared_error(row, usual, 1, width);
+      if (!(usual_error > 0)) {
+        ASSERT_EQ(chosen, 0);
+        continue;
+      }
+      const double error = squared_error(row, usual, scale_step(chosen), width);
+      for (int i = 0; i < kScaleSteps; ++i) ASSERT_LE(error, squared_error(row, usual, scale_step(i), width) * (1 + 1e-4)) << i;
     }
   }
 }

@@ -86,7 +86,9 @@ void try_shape(const Shape& shape, const Wish& wish, Stream& stream) {
   DeviceFactors factors(shape.tokens, shape.width, 3);
   const Results wanted = apart(in, wish, factors, stream), found = fused(in, wish, factors, stream);
   ASSERT_NO_FATAL_FAILURE(expect_same(found.x, wanted.x, "x"));
-  if (wish.y) ASSERT_NO_FATAL_FAILURE(expect_same(found.y, wanted.y, "y"));
+  if (wish.y) {
+    ASSERT_NO_FATAL_FAILURE(expect_same(found.y, wanted.y, "y"));
+  }
   if (!wish.y8) return;
   ASSERT_NO_FATAL_FAILURE(expect_same(found.y8, wanted.y8, "y8"));
   ASSERT_EQ(found.scale, wanted.scale);

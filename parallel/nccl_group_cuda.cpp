@@ -12,6 +12,7 @@
 
 #include "kernels/cuda.h"
 #include "kernels/device/device_memory.h"
+#include "kernels/device/op_trace.h"
 #include "parallel/device_pending.h"
 #include "parallel/nccl_comm.h"
 
@@ -176,6 +177,7 @@ void NcclGroup::all_reduce_sum(const AnyView<1>& values, Stream& stream) {
   const ncclDataType_t type = nccl_type(values.dtype);
   const size_t count = values.shape[0];
   if (count == 0) return check();
+  const OpSpan span("all_reduce_sum", stream);
   run({"all_reduce_sum", 0, count * size_of(values.dtype)}, stream, [&](ncclComm_t comm, cudaStream_t cuda) {
     return ncclAllReduce(values.data, values.data, count, type, ncclSum, comm, cuda);
   });
@@ -194,6 +196,7 @@ void NcclGroup::gather(std::span<const std::byte> mine, std::span<std::byte> eve
   CHECK(root >= 0 && root < size(), root, size());
   CHECK(everyone.size() == (here ? mine.size() * size() : 0), everyone.size(), mine.size(), size());
   if (mine.empty()) return check();
+  const OpSpan span("gather", stream);
   std::byte* own = here ? everyone.data() + root * mine.size() : nullptr;
   if (here && own != mine.data()) copy_on_device(own, mine.data(), mine.size(), stream);
   run({"gather", 0, mine.size()}, stream, [&](ncclComm_t comm, cudaStream_t cuda) {

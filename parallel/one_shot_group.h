@@ -41,7 +41,7 @@ class OneShotGroup {
 };
 
 // Collective over `ranks`, which belongs to the group from then on: at most 8, of one host, each with its GPU current. Up to 4 ranks may
-// share a GPU: under CUDA's multi-process service, or as threads of one process. Throws CommError on every rank when a rank cannot take
+// share a GPU: under CUDA's multi-process service, or as threads of one process; threads may also have a GPU each. Throws CommError on every rank when a rank cannot take
 // part. The group's end is collective too: each rank has waited for its streams, and waits a few seconds at most for the others, whose
 // mappings must be gone before memory is given back; a group that is broken or left alone keeps its memory until the process ends.
 std::unique_ptr<OneShotGroup> make_one_shot_group(std::unique_ptr<Communicator> ranks, OneShotOptions options = {});

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda.h"
 #include "kernels/device/device_memory.h"
+#include "kernels/device/op_trace.h"
 #include "parallel/one_shot_memory.h"
 #include "parallel/polite_wait.h"
 
@@ -42,10 +43,12 @@ class OneShotRank final : public OneShotGroup {
   int size() const override { return ref_.size; }
   void all_reduce_sum(const AnyView<1>& values, Stream& stream) override {
     check();
+    const OpSpan span("one_shot_sum", stream);
     one_shot_sum_cuda(values, ref_, stream);
   }
   void all_reduce_norm(const RmsNorm& op, Stream& stream) override {
     check();
+    const OpSpan span("one_shot_norm", stream);
     one_shot_norm_cuda(op, ref_, stream);
   }
   void check() override;

@@ -115,7 +115,11 @@ std::string OneShotMemory::fill_card(Card& card) {
 std::string OneShotMemory::map(const Card& own, const Card& card, int rank) {
   if (std::strcmp(own.host, card.host) != 0) return fmt::format("rank {} runs on another host ({}, here {})", rank, card.host, own.host);
   if (own.process == card.process) {  // a process cannot open its own handles, and need not
-    if (own.device != card.device) return fmt::format("rank {} is a thread of this process with another GPU; use a process for each GPU", rank);
+    if (own.device != card.device) {
+      const cudaError_t result = cudaDeviceEnablePeerAccess(card.device, 0);
+      if (result == cudaErrorPeerAccessAlreadyEnabled) static_cast<void>(cudaGetLastError());  // else the next check would find it
+      else if (result != cudaSuccess) return fmt::format("rank {}: {}", rank, failed("cudaDeviceEnablePeerAccess", result));
+    }
     base_[rank] = card.base;
     return verify(card, rank);
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/device/device_memory.h"
+#include "kernels/device/op_trace.h"
 
 namespace accrete::parallel {
 namespace {
@@ -90,6 +91,7 @@ void StagedGroup::all_reduce_sum(const AnyView<1>& values, Stream& stream) {
   CHECK(values.dtype == DType::f32 || values.dtype == DType::bf16, name_of(values.dtype));
   CHECK(values.stride[0] == 1 || values.shape[0] <= 1, values.stride[0]);
   auto* data = static_cast<std::byte*>(values.data);
+  const OpSpan span("all_reduce_sum", stream);
   in_pieces("all_reduce_sum", values.shape[0] * size_of(values.dtype), [&](size_t offset, size_t bytes) {
     fetch(data + offset, bytes, stream);
     if (values.dtype == DType::bf16) sum_bf16(bytes / sizeof(bf16));
@@ -116,6 +118,7 @@ void StagedGroup::all_gather(std::span<const std::byte> mine, std::span<std::byt
 void StagedGroup::gather(std::span<const std::byte> mine, std::span<std::byte> everyone, int root, Stream& stream) {
   const bool here = rank() == root;
   CHECK(everyone.size() == (here ? mine.size() * size() : 0), everyone.size(), mine.size(), size());
+  const OpSpan span("gather", stream);
   in_pieces("gather", mine.size(), [&](size_t offset, size_t bytes) {
     ranks_->gather(fetch(mine.data() + offset, bytes, stream), {everyone_.as<std::byte>(), here ? bytes * size() : 0}, root);
     if (here) spread(everyone.data(), mine.size(), {offset, bytes}, stream);

@@ -9,9 +9,8 @@ namespace {
 
 template <class Op>
 void traced(const char* name, void (*run)(const Op&, Stream&), const Op& op, Stream& stream) {
-  if (stream.trace) stream.trace->begin(name, stream);
+  const OpSpan span(name, stream);
   run(op, stream);
-  if (stream.trace) stream.trace->end(stream);
 }
 
 void traced_linear(const Linear& op, Stream& stream) {
@@ -19,9 +18,8 @@ void traced_linear(const Linear& op, Stream& stream) {
 }
 
 void traced_plan(const DecodePlan& plan, const StepBatch& batch, const CacheRef& cache, Stream& stream) {
-  if (stream.trace) stream.trace->begin("plan_decode", stream);
+  const OpSpan span("plan_decode", stream);
   plan_decode_cuda(plan, batch, cache, stream);
-  if (stream.trace) stream.trace->end(stream);
 }
 
 }  // namespace

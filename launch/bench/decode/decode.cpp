@@ -10,6 +10,7 @@
 #include "launch/bench/decode/decode_report.h"
 #include "launch/bench/decode/largest_batch.h"
 #include "launch/bench/decode/step_parts.h"
+#include "launch/bench/decode/step_rounds.h"
 #include "launch/bench/engine_requests.h"
 #include "launch/bench/report.h"
 #include "launch/cli/engine_flags.h"
@@ -40,7 +41,7 @@ struct DecodeFlags {
 };
 
 struct Measured {
-  std::vector<double> steps;  // seconds between full steps
+  std::vector<double> steps;  // seconds between rounds (step_rounds.h)
   rpc::ReplicaReport before, after;
 };
 
@@ -87,29 +88,17 @@ std::vector<BenchPrompt> prompts_of(const DecodeFlags& flags, const worker::Engi
 }
 
 Measured measure(OfflineEngine& engine, const DecodeFlags& flags, const std::vector<BenchPrompt>& prompts) {
-  using Clock = std::chrono::steady_clock;
   Measured measured;
-  Clock::time_point group{}, last{};
-  size_t in_group = 0;
+  StepRounds rounds(prompts.size());
+  StepRounds::Time last{};
   int64_t full = 0;
-  bool ended = false;
-  const auto close_group = [&] {
-    if (in_group < prompts.size()) return;
-    if (++full == kWarmSteps) measured.before = engine.status().report;
-    if (full > kWarmSteps) measured.steps.push_back(std::chrono::duration<double>(group - last).count());
-    last = group;
-  };
   engine.run(engine_requests(prompts), [&](const TimedOutput& timed) {
     if (timed.output.finish == worker::FinishReason::error) throw std::runtime_error(timed.output.error);
-    if (ended || timed.output.tokens.empty()) return;
-    if (timed.when != group) {
-      close_group();
-      group = timed.when;
-      in_group = 0;
-    }
-    ++in_group;
-    if (static_cast<int64_t>(measured.steps.size()) < flags.steps) return;
-    ended = true;
+    if (timed.output.tokens.empty() || !rounds.take(timed.output.id, timed.when)) return;
+    if (++full == kWarmSteps) measured.before = engine.status().report;
+    if (full > kWarmSteps && full <= kWarmSteps + flags.steps) measured.steps.push_back(std::chrono::duration<double>(timed.when - last).count());
+    last = timed.when;
+    if (full != kWarmSteps + flags.steps) return;
     measured.after = engine.status().report;
     for (size_t i = 0; i < prompts.size(); ++i) engine.cancel(i);
   });
@@ -118,7 +107,7 @@ Measured measure(OfflineEngine& engine, const DecodeFlags& flags, const std::vec
   return measured;
 }
 
-DecodeRow row_of(const Measured& measured, const rpc::ReplicaShape& shape, int64_t batch) {
+DecodeRow row_of(const Measured& measured, const rpc::ReplicaShape& shape, int64_t batch, int stages) {
   DecodeRow row;
   row.batch = batch;
   const Distribution steps = distribution(measured.steps, {});
@@ -136,7 +125,7 @@ DecodeRow row_of(const Measured& measured, const rpc::ReplicaShape& shape, int64
   }
   const auto iterations = static_cast<double>(report.counters().iterations() - measured.before.counters().iterations());
   const double busy = report.counters().device_seconds() - measured.before.counters().device_seconds();
-  if (iterations > 0 && busy > 0) row.device_share = std::min(1.0, busy / iterations / row.step_mean);
+  if (iterations > 0 && busy > 0) row.device_share = std::min(1.0, busy / iterations * stages / row.step_mean);
   return row;
 }
 
@@ -158,11 +147,11 @@ DecodeRow Bench::run(double ratio) {
   options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, batch);
   OfflineEngine engine(options);
   const rpc::ReplicaShape shape = engine.status().shape;
-  DecodeRow row = row_of(measure(engine, flags, prompts_of(flags, options, batch, model.vocab)), shape, batch);
+  DecodeRow row = row_of(measure(engine, flags, prompts_of(flags, options, batch, model.vocab)), shape, batch, options.topology.pipeline);
   row.cr = ratio;
   row.largest = flags.batch_size == 0;
-  const DecodeLoad load{batch, row.slots, ratio > 1.0, options.quantization == "fp8", options.topology.tensor};
-  if (report.roofline.bandwidth > 0 && options.topology.pipeline == 1) row.limit = decode_limit(model, load, report.roofline);
+  const DecodeLoad load{batch, row.slots, ratio > 1.0, options.quantization == "fp8", options.topology.tensor, options.topology.pipeline};
+  if (report.roofline.bandwidth > 0) row.limit = decode_limit(model, load, report.roofline);
   report.provenance = provenance_of(engine.model(), shape, 1);
   return row;
 }
@@ -218,7 +207,7 @@ Command add_bench_decode(CLI::App& parent) {
       ->delimiter(',')->check(CLI::Range(1.0, 64.0))->capture_default_str();
   app->add_flag("--spread", flags->spread, "sequences evenly over their lives, as continuous batching has them, instead of all half-way; the largest batch "
                                            "is then what fits at their mean length");
-  app->add_flag("--breakdown", flags->breakdown, "where a step's time goes, from further steps whose operations are timed one by one (one GPU)");
+  app->add_flag("--breakdown", flags->breakdown, "where a step's time goes, from further steps whose operations are timed one by one (one pipeline stage)");
   app->add_option("--output-json", flags->output_json, "write the figures there")->type_name("FILE");
   app->add_option("--report", flags->report, "write an HTML page with plots there")->type_name("FILE.html");
   return {app, [flags] { return run_decode(*flags); }};

@@ -23,7 +23,8 @@ struct DecodeLoad {
   double slots = 0;        // of a sequence, mean over layers and KV heads
   bool compresses = false; // reads and writes the window's state: 13 slots of every head
   bool fp8 = false;        // weights of the layers
-  int tensor = 1;          // T; one pipeline stage
+  int tensor = 1;          // T
+  int pipeline = 1;        // P; the batch goes through in P parts, so that all stages work
 };
 
 struct StepLimit {

@@ -2,8 +2,12 @@
 
 #if defined(ACCRETE_CUDA)
 #include <algorithm>
+#include <exception>
+#include <future>
+#include <memory>
 
 #include "worker/engine/gpu/gpu_executor.h"
+#include "worker/engine/settings.h"
 #endif
 
 namespace accrete::launch {
@@ -25,22 +29,20 @@ worker::StepPlan plan_of(int64_t first, int64_t last, std::vector<int64_t>& leng
     item.begin = length[row];
     item.tokens.assign(tokens, 1);
     item.sample = true;
-    if (item.begin == 0) item.setup = worker::SamplerSetup{{.temperature = 0.0f}, tokens, 0, {}, {}};
+    if (item.begin == 0) {
+      item.setup = worker::SamplerSetup{{}, tokens, 0, {}, {}};
+      item.setup->params.temperature = 0.0f;
+    }
     length[row] += tokens;
     plan.items.push_back(std::move(item));
   }
   return plan;
 }
 
-}  // namespace
-
-std::vector<std::pair<std::string, double>> step_parts(const worker::EngineOptions& given, int64_t batch, int64_t context) {
-  worker::EngineOptions options = given;
-  options.trace_operations = true;
-  if (options.topology.ranks() > 1) return {};
-  const auto source = worker::open_model(options.model, {options.load_format, options.adapter, options.seed});
-  const auto alone = parallel::make_single(), shards = parallel::make_single();
-  worker::GpuExecutor executor(*source, options, {*alone, *shards, options.topology, 1, 0});
+Parts parts_of_rank(const worker::TensorSource& source, const worker::EngineOptions& options, parallel::Communicator& replica, int64_t batch,
+                    int64_t context) {
+  const auto shards = replica.split(0, replica.rank());
+  worker::GpuExecutor executor(source, options, {replica, *shards, options.topology, replica.size(), replica.rank()});
   std::vector<int64_t> length(batch);
   const auto run = [&](worker::StepPlan plan) {
     executor.begin(std::move(plan));
@@ -54,12 +56,38 @@ std::vector<std::pair<std::string, double>> step_parts(const worker::EngineOptio
   for (int i = 0; i < kWarmSteps; ++i) run(plan_of(0, batch, length, 1));
   executor.trace().take();
   for (int i = 0; i < kSteps; ++i) run(plan_of(0, batch, length, 1));
-  std::vector<std::pair<std::string, double>> parts = executor.trace().take();
+  Parts parts = executor.trace().take();
   for (auto& part : parts) part.second /= kSteps;
   return parts;
 }
+
+}  // namespace
+
+Parts step_parts(const worker::EngineOptions& given, int64_t batch, int64_t context) {
+  worker::EngineOptions options = given;
+  options.trace_operations = true;
+  if (options.topology.pipeline > 1 || !worker::on_gpu(options)) return {};
+  const auto source = worker::open_model(options.model, {options.load_format, options.adapter, options.seed});
+  if (options.topology.tensor == 1) return parts_of_rank(*source, options, *parallel::make_single(), batch, context);
+  std::vector<std::unique_ptr<parallel::Communicator>> ranks = parallel::make_threads(options.topology.tensor);
+  std::vector<std::future<Parts>> each;
+  for (const auto& rank : ranks) {
+    each.push_back(std::async(std::launch::async, [&source, &options, &replica = *rank, batch, context] {
+      try {
+        return parts_of_rank(*source, options, replica, batch, context);
+      } catch (const std::exception& error) {
+        replica.abort(1, error.what());  // so that the others end, too
+        throw;
+      }
+    }));
+  }
+  for (const auto& rank : each) rank.wait();
+  Parts parts = each[0].get();
+  for (size_t rank = 1; rank < each.size(); ++rank) each[rank].get();
+  return parts;
+}
 #else
-std::vector<std::pair<std::string, double>> step_parts(const worker::EngineOptions&, int64_t, int64_t) { return {}; }
+Parts step_parts(const worker::EngineOptions&, int64_t, int64_t) { return {}; }
 #endif
 
 }  // namespace accrete::launch

@@ -1,5 +1,5 @@
-// Where a decode step's time goes: some steps of an engine without graphs whose operations are timed one by one. In builds with CUDA, for one
-// rank; nothing elsewhere.
+// Where a decode step's time goes: some steps of an engine without graphs whose operations are timed one by one on rank 0, sums over shards
+// among them. In builds with CUDA, for one pipeline stage; nothing elsewhere.
 #pragma once
 
 #include <string>
@@ -10,7 +10,9 @@
 
 namespace accrete::launch {
 
-// Milliseconds of a step by operation, longest first, of `batch` sequences of about `context` tokens.
-std::vector<std::pair<std::string, double>> step_parts(const worker::EngineOptions& options, int64_t batch, int64_t context);
+using Parts = std::vector<std::pair<std::string, double>>;  // operation, milliseconds
+
+// A step's parts, longest first, of `batch` sequences of about `context` tokens. Throws what a rank throws.
+Parts step_parts(const worker::EngineOptions& options, int64_t batch, int64_t context);
 
 }  // namespace accrete::launch

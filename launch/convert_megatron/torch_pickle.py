@@ -15,6 +15,7 @@ STORAGES = {"BFloat16Storage": "BF16", "HalfStorage": "F16", "FloatStorage": "F3
             "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL"}
 DTYPES = ("bfloat16", "float16", "half", "float32", "float", "float64", "int64", "int32", "uint8", "bool")
 ENUM_MODULES = ("megatron.core.enums", "megatron.model.enums", "megatron.legacy.model.enums")
+GETATTR = (("__builtin__", "getattr"), ("builtins", "getattr"))  # how Python 3.11.0 to 3.11.3 name a member of an enum; for nothing else
 MOST_DIMENSIONS = 8
 
 MARK = object()
@@ -55,7 +56,11 @@ def allowed(module, name):
     return ((module, name) in {("collections", "OrderedDict"), ("argparse", "Namespace"), ("_io", "BytesIO"), ("io", "BytesIO"),
                                ("_codecs", "encode"), ("torch._utils", "_rebuild_tensor_v2")}
             or (module == "torch" and (name in STORAGES or name in DTYPES))
-            or (module in ENUM_MODULES and name == "ModelType"))
+            or is_enum(module, name))
+
+
+def is_enum(module, name):
+    return module in ENUM_MODULES and name == "ModelType"
 
 
 class Machine:
@@ -197,9 +202,12 @@ class Machine:
 
     # ---- names and what may be done with them
     def _global(self, module, name):
-        if not allowed(module, name):
-            self.refuse(f"asks for {module[:80]}.{name[:80]}, which a checkpoint of weights does not need; refused as unsafe")
+        if not allowed(module, name) and (module, name) not in GETATTR:
+            self.refuse_name(module, name)
         self.push(Global(module, name))
+
+    def refuse_name(self, module, name):
+        self.refuse(f"asks for {module[:80]}.{name[:80]}, which a checkpoint of weights does not need; refused as unsafe")
 
     def op_global(self, argument):
         module, _, name = argument.partition(" ")
@@ -227,6 +235,10 @@ class Machine:
         if target.name == "_rebuild_tensor_v2":
             return self._tensor(arguments)
         if target.name in ("ModelType", "BytesIO", "encode"):
+            return Opaque()
+        if target.name == "getattr":
+            if len(arguments) != 2 or not isinstance(arguments[0], Global) or not is_enum(arguments[0].module, arguments[0].name):
+                self.refuse_name(target.module, target.name)
             return Opaque()
         if arguments:
             raise ValueError(f"{target} with arguments")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import sys
 import tempfile
 import unittest
 
@@ -132,6 +133,19 @@ class Conversion(unittest.TestCase):
         self.assertTrue((self.folder / "hf2" / "tokenizer.json").exists())
         config = json.loads((self.folder / "hf2" / "config.json").read_text())
         self.assertEqual((config["bos_token_id"], config["eos_token_id"]), (5, [6, 7]))
+
+    def test_members_of_enums(self):
+        """By value, as most Pythons pickle them, and by name, as 3.11.0 to 3.11.3 do."""
+        class Member:
+            def __init__(self, by_name):
+                self.by_name = by_name
+
+            def __reduce__(self):
+                kind = sys.modules["megatron.core.enums"].ModelType
+                return (getattr, (kind, "encoder_or_decoder")) if self.by_name else (kind, (1,))
+        for by_name in (False, True):
+            with self.subTest(by_name=by_name):
+                self.convert(Network().save(self.folder / f"{by_name}.pt", other_type=Member(by_name)), self.folder / f"{by_name}")
 
     def test_a_directory_that_never_was_megatron(self):
         network = Network(padded=256)

@@ -89,8 +89,8 @@ PromptArgs prompt_args(const Attention& op) {
 template <int kSize>
 void launch(const PromptArgs& a, int blocks, cudaStream_t stream) {
   constexpr int kBytes = sizeof(PromptShared<kSize>);
-  static const cudaError_t raised = cudaFuncSetAttribute(prompt_kernel<kSize>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  ACCRETE_CUDA_CHECK(raised);
+  // At every launch: the attribute is the device's, and threads of one process may have a device each.
+  ACCRETE_CUDA_CHECK(cudaFuncSetAttribute(prompt_kernel<kSize>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
   prompt_kernel<kSize><<<blocks, kPromptThreads, kBytes, stream>>>(a);
   ACCRETE_CUDA_CHECK(cudaGetLastError());
 }

@@ -179,8 +179,7 @@ cudaError_t allow_stage(void (*kernel)(UpdateArgs)) {
 
 template <int kPairs, DmcMode kMode>
 void launch_mode(const UpdateArgs& a, cudaStream_t stream) {
-  static const cudaError_t allowed = allow_stage<kPairs>(decode_kernel<kPairs, kMode>);
-  ACCRETE_CUDA_CHECK(allowed);
+  ACCRETE_CUDA_CHECK(allow_stage<kPairs>(decode_kernel<kPairs, kMode>));
   const int units = a.kv_heads * ((a.group + 1) / 2);
   const dim3 grid((units + kWarpsPerBlock - 1) / kWarpsPerBlock, a.sequences + 1);
   decode_kernel<kPairs, kMode><<<grid, kThreads, stage_bytes<kPairs>(a), stream>>>(a);
@@ -195,8 +194,7 @@ void launch_decodes(const UpdateArgs& a, cudaStream_t stream) {
 
 template <int kPairs>
 void launch_tokens(const UpdateArgs& a, cudaStream_t stream) {
-  static const cudaError_t allowed = allow_stage<kPairs>(tokens_kernel<kPairs>);
-  ACCRETE_CUDA_CHECK(allowed);
+  ACCRETE_CUDA_CHECK(allow_stage<kPairs>(tokens_kernel<kPairs>));
   const int blocks = (a.sequences * a.kv_heads + kWarpsPerBlock - 1) / kWarpsPerBlock;
   tokens_kernel<kPairs><<<blocks, kThreads, stage_bytes<kPairs>(a), stream>>>(a);
 }

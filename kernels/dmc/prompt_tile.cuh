@@ -210,9 +210,8 @@ __global__ void __launch_bounds__(kTileThreads, kPairs == 8 ? 2 : 4) enter_kerne
 
 template <int kPairs>
 void launch_enter(const UpdateArgs& a, int words, cudaStream_t stream) {
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(enter_kernel<kPairs>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Tile<kPairs>::bytes(kMostWindow - 1)));
-  ACCRETE_CUDA_CHECK(allowed);
+  ACCRETE_CUDA_CHECK(
+      cudaFuncSetAttribute(enter_kernel<kPairs>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Tile<kPairs>::bytes(kMostWindow - 1))));
   const auto heads = static_cast<unsigned>(a.kv_heads);
   launch_dependent(enter_kernel<kPairs>, {dim3(heads, static_cast<unsigned>(words)), kTileThreads, Tile<kPairs>::bytes(tile_past(a.dmc)), stream}, a);
 }

@@ -45,7 +45,7 @@ class GpuExecutor : public RankExecutor {
   void size_steps();
   void make_buffers();
   void tune_products();
-  void make_cache(const ModelConfig& config, const parallel::ShardSpec& shard, int sharers);
+  void make_cache(const ModelConfig& config, const parallel::ShardSpec& shard, int sharers, bool shared);
   int64_t graph_bytes();
   std::vector<int64_t> buckets() const;
   DeviceGraph capture(int64_t batch);

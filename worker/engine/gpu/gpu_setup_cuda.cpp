@@ -78,7 +78,7 @@ GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& option
   if (samples_here()) samplers_ = std::make_unique<DeviceSamplerTables>(SamplerTableSize{most_.samples, source.config().vocab});
   make_buffers();
   tune_products();
-  make_cache(source.config(), shard, sharers);
+  make_cache(source.config(), shard, sharers, most_sharers > 1);
   capture_all();
   fill_info(shard);
 }
@@ -121,8 +121,9 @@ void GpuExecutor::tune_products() {
   device_.gemm_plans().tune(layers, sizes, device_.stream());
 }
 
-// Everything but the caches is there: what is left is theirs.
-void GpuExecutor::make_cache(const ModelConfig& config, const parallel::ShardSpec& shard, int sharers) {
+// Everything but the caches is there: what is left is theirs. sharers: ranks on this GPU; shared: whether any GPU of the replica has several,
+// the same on all ranks, since all of them enter the barriers or none.
+void GpuExecutor::make_cache(const ModelConfig& config, const parallel::ShardSpec& shard, int sharers, bool shared) {
   cache::KvCacheShape shape = cache_shape(options_, config, shard);
   int64_t budget = options_.kv_cache_memory_bytes;
   if (budget == 0) {
@@ -134,10 +135,10 @@ void GpuExecutor::make_cache(const ModelConfig& config, const parallel::ShardSpe
     const int64_t graphs = graph_bytes();
     cache_.reset();
     synchronize(device_.stream());
-    if (sharers > 1) groups_.replica.barrier();
+    if (shared) groups_.replica.barrier();
     const int64_t total = device_.info().total_bytes, used = total - free_device_bytes();
     budget = (static_cast<int64_t>(options_.gpu_memory_utilization * static_cast<double>(total)) - used) / sharers - graphs - kSpareBytes;
-    if (sharers > 1) groups_.replica.barrier();
+    if (shared) groups_.replica.barrier();
     if (budget <= 0) {
       throw std::runtime_error(fmt::format("GPU {} ({}): weights and work space leave nothing for caches: {} of {} bytes are in use and "
                                            "--gpu-memory-utilization is {}; use more GPUs, --quantization fp8 or a smaller --max-num-batched-tokens",

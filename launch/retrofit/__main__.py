@@ -34,7 +34,7 @@ def flags():
     add = p.add_argument
     add("model", help="Hugging Face directory or GGUF file")
     add("--data", action="append", required=True, metavar="FILES[=SHARE]", help="token files of `retrofit.tokens`; may be repeated")
-    add("--eval-data", metavar="FILES", help="held-out token files")
+    add("--eval-data", action="append", default=[], metavar="[NAME=]FILES", help="token files to measure on (NAME: held-out); may be repeated")
     add("--output", required=True, type=pathlib.Path, metavar="DIR", help="checkpoints, log, plots, and the result in DIR/model")
     add("--target-cr", type=float, default=4.0)
     add("--window", type=int, default=12)
@@ -43,12 +43,12 @@ def flags():
     add("--lm-share", type=float, default=0.0, help="share of cross entropy in a distillation loss")
     add("--lora-rank", type=int, default=0, help="train and save a LoRA adapter; 0: all weights")
     add("--lr", type=float, default=0.0, help="default 1e-3 with LoRA, 1e-4 without")
-    add("--row-lr", type=float, default=3e-3, help="of the decision rows")
+    add("--row-lr", type=float, default=3e-3, help="of the decision and importance rows")
     add("--cr-weight", type=float, default=1.0, help="of the compression term in the loss")
     add("--minutes", type=float, default=0.0, help="length of the run by the clock")
     add("--steps", type=int, default=0, help="length of the run in steps")
-    add("--zero-share", type=float, default=0.05, help="of the run for stage 1")
-    add("--grow-share", type=float, default=0.5, help="of the run for stage 2")
+    add("--zero-share", type=float, default=0.04, help="of the run for stage 1")
+    add("--grow-share", type=float, default=0.35, help="of the run for stage 2")
     add("--branch-cr", type=float, default=0.0, help="writes a snapshot when the growing CR passes this")
     add("--from", dest="snapshot", metavar="FILE", help="begin at a snapshot, fine-tuning alone")
     add("--rows", type=int, default=16, help="sequences of a micro-batch")
@@ -113,11 +113,13 @@ def build(a, group):
         "compiled": compiled, "attention": attention, "teacher": a.loss == "distill", "ranks": group}, device, dtype)
     read = lambda flag, text: data.parse_source(flag, text, source.config.vocab)
     train = data.Mixture([read("--data", text) for text in a.data], a.seed)
-    held_out = data.Mixture([read("--eval-data", a.eval_data)], a.seed) if a.eval_data else None
+    held_out = {name: data.Mixture([read("--eval-data", files)], a.seed) for name, files in map(data.named, a.eval_data)}
+    if len(held_out) < len(a.eval_data):
+        raise data.DataError("--eval-data: two of the same name; NAME=FILES tells them apart")
     parts = {"checkpoint": source, "network": network, "train": train, "held_out": held_out, "ranks": group,
              "weights": sharded.Weights(network, group.first) if shards else weights.Weights(source, device, dtype, a.lora_rank)}
     names = ("output", "rows", "length", "micro_batches", "save_seconds", "eval_seconds", "log_steps", "eval_batches", "branch_cr", "row_lr", "cr_weight", "seed")
-    options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).name)
+    options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).resolve().name)
     made = trainer.Trainer(parts, plan_of(a), Clock(a.steps, a.minutes), options)
     if a.snapshot:
         made.set_parameters(checkpoint.load(a.snapshot, None if shards else device)["parameters"], a.snapshot)
@@ -133,12 +135,12 @@ def main():
         import gguf  # noqa: F401
         import safetensors  # noqa: F401
         import tokenizers  # noqa: F401
-        from retrofit import checkpoint, data, model_files, ranks
+        from retrofit import checkpoint, data, model_files, ranks, trainer
     except ImportError as error:
         return failed(f"{error}; it needs PyTorch 2.6 or newer, safetensors, tokenizers and gguf (ACCRETE_PYTHON names a Python that has them)")
     try:
         train(a)
-    except (data.DataError, model_files.ModelFileError, checkpoint.CheckpointError, ranks.RanksError, OSError) as error:
+    except (data.DataError, model_files.ModelFileError, checkpoint.CheckpointError, ranks.RanksError, trainer.TrainingError, OSError) as error:
         return failed(error)
     except ranks.Elsewhere:
         return EXIT_FAILED
@@ -168,8 +170,8 @@ def train_with(a, group):
     figures = run.finish()
     if not group.first:
         return
-    if figures:
-        print(f"held-out perplexity {figures['perplexity']:.3f} at CR {figures['cr']:.2f}, unmodified {figures['teacher_perplexity']:.3f}")
+    for name, found in figures.items():
+        print(f"{name}: perplexity {found['perplexity']:.3f} at CR {found['cr']:.2f}, unmodified {found['teacher_perplexity']:.3f}")
     print(f"written to {a.output / 'model'}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 BREAK = 65535
+TEXT = (".txt", ".json", ".jsonl", ".md")
 
 
 class DataError(Exception):
@@ -27,6 +28,8 @@ def read_tokens(pattern):
 
 
 def read_file(path):
+    if path.suffix in TEXT:
+        raise DataError(f"{path}: text, and no token file; `python3 -m retrofit.tokens` makes token files of it")
     blob = path.read_bytes()
     if path.suffix == ".xz":
         try:
@@ -115,6 +118,12 @@ def targets_of(tokens, starts):
     following = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], IGNORED)], 1)
     ends = torch.cat([starts[:, 1:], torch.ones_like(starts[:, :1])], 1)
     return torch.where(ends, IGNORED, following)
+
+
+def named(text):
+    """[NAME=]FILES -> (name, files)"""
+    name, _, files = text.rpartition("=")
+    return name or "held-out", files
 
 
 def parse_source(flag, text, vocab):

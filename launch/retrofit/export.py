@@ -24,12 +24,15 @@ def write_json(path, fields):
 def replace_folder(folder, fill):
     """Fills a new folder and puts it in the old one's place."""
     folder = pathlib.Path(folder)
-    scratch = folder.with_name(folder.name + ".new")
+    scratch, old = (folder.with_name(folder.name + end) for end in (".new", ".old"))
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     fill(scratch)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     scratch.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def adapter_pair(weights, kind):

@@ -59,10 +59,16 @@ def open_checkpoint(path):
 def config_of_json(fields, where):
     if "LlamaForCausalLM" not in fields.get("architectures", ["LlamaForCausalLM"]):
         raise ModelFileError(f"{where}: architectures is {fields['architectures']}; only LlamaForCausalLM is supported")
+    for name in ("attention_bias", "mlp_bias"):
+        if fields.get(name):
+            raise ModelFileError(f"{where}: {name} is true; biases are not supported")
     scaling = fields.get("rope_scaling") or fields.get("rope_parameters")
-    if scaling and scaling.get("rope_type", scaling.get("type", "default")) == "default":
+    if scaling:
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        if kind not in ("default", "llama3"):
+            raise ModelFileError(f"{where}: rope_type is {kind}; only default and llama3 are supported")
         fields = {"rope_theta": scaling.get("rope_theta", 10000.0), **fields}
-        scaling = None
+        scaling = None if kind == "default" else scaling
     heads = fields["num_attention_heads"]
     return Config(
         hidden=fields["hidden_size"], mlp=fields["intermediate_size"], layers=fields["num_hidden_layers"], query_heads=heads,

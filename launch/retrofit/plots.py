@@ -3,11 +3,19 @@ import json
 import pathlib
 
 WIDTH, HEIGHT, LEFT, TOP = 720, 300, 64, 34
-COLOURS = ["#2563eb", "#dc2626", "#059669", "#9333ea"]
+COLOURS = ["#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#0891b2"]
+
+
+def event_of(line):
+    """-> the line's fields; None of a line that a killed process left half written"""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def read_log(path):
-    events = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines() if line.strip()]
+    events = [event for event in map(event_of, pathlib.Path(path).read_text().splitlines()) if event]
     return [e for e in events if e["event"] == "step"], [e for e in events if e["event"] == "evaluation"]
 
 
@@ -74,11 +82,14 @@ def heat_map(title, accumulate):
 def write(log, folder):
     steps, evaluations = read_log(log)
     pick = lambda events, name: [(e["step"], e[name]) for e in events]
+    texts = {name: [e for e in evaluations if e["name"] == name] for name in dict.fromkeys(e["name"] for e in evaluations)}
+    of = lambda field: {name: pick(events, field) for name, events in texts.items()}
     folder = pathlib.Path(folder)
-    (folder / "loss.svg").write_text(curves("KL to the unmodified model", {"training": pick(steps, "kl"), "held out": pick(evaluations, "kl")}))
-    (folder / "perplexity.svg").write_text(curves("Perplexity of held-out text", {
-        "retrofitted": pick(evaluations, "perplexity"), "unmodified": pick(evaluations, "teacher_perplexity")}))
+    (folder / "loss.svg").write_text(curves("KL to the unmodified model", {"training": pick(steps, "kl"), **of("kl")}))
+    (folder / "perplexity.svg").write_text(curves("Perplexity over that of the unmodified model", {
+        name: [(e["step"], e["perplexity"] / e["teacher_perplexity"]) for e in events] for name, events in texts.items()}))
     (folder / "compression.svg").write_text(curves("Compression ratio", {
-        "target": pick(steps, "target_cr"), "relaxed": pick(steps, "cr"), "decided": pick(steps, "hard_cr"), "held out": pick(evaluations, "cr")}))
-    if evaluations:
-        (folder / "heads.svg").write_text(heat_map("Compression by layer and KV head, held-out text", evaluations[-1]["by_head"]))
+        "target": pick(steps, "target_cr"), "relaxed": pick(steps, "cr"), "decided": pick(steps, "hard_cr"), **of("cr")}))
+    if texts:
+        name, events = next(iter(texts.items()))
+        (folder / "heads.svg").write_text(heat_map(f"Compression by layer and KV head, {name}", events[-1]["by_head"]))

@@ -1,7 +1,7 @@
-"""Prompts for sampling the model's own answers (sample.py), made from templates, titles, excerpts and dictionary words of a corpus.
+"""Prompts for sampling the model's own answers and texts (sample.py), made from templates, titles, excerpts and dictionary words of a corpus.
 
 python3 -m retrofit.prompts TRAIN.jsonl --output PROMPTS.jsonl [--count N] [--seed S]
-Lines: {"system": text or "", "user": text, "follow": text or ""}.
+Lines: {"system": text or "", "user": text, "follow": text or ""}, or {"begin": text} that the model goes on with outside of a chat.
 """
 import argparse
 import json
@@ -41,6 +41,13 @@ WORDS = ["What does the word '{w}' mean?", "Define {w}.", "Use the word '{w}' in
          "Write a limerick with the word '{w}'.", "What is the difference between '{w}' and '{v}'?"]
 
 
+BEGIN = r"""Once upon a time;It was a;In the year;The old man;When I was a child,;Chapter 1\n\n;Chapter One\n\nThe;"I don't know," she said.;He had never;She opened the door
+Dear diary,;My dear friend,;The king;Last summer,;There was once;The village of;Nobody;They walked;It is said that;A long time ago;Why do we
+{t}\n\n;# {t}\n\n;{t} is;{t} are;A brief history of {t};Introduction to {t}\n\n;The story of {t};How to;How {t};Everything you need to know about {t};Title: {t}\n\n
+Abstract\n\n;In this lesson;In this article, we;Today, we;Scientists have;A new study;The purpose of this;Question:;Q:;Once there lived;Imagine that;Have you ever
+By;The first;According to;As the sun;On a cold morning;"Come here,";We were;I remember;My name is;Let's;def ;import ;<html>;1.;-;The;A;In;I;We;It;On;For;With;This"""
+
+
 def choices(text):
     return [part.strip().replace("\\n", "\n") for line in text.split("\n") for part in line.split(";") if part.strip()]
 
@@ -71,6 +78,12 @@ def user_text(lists, material, rng):
     return rng.choice(lists["read"]).replace("{x}", excerpt(rng.choice(texts), rng))
 
 
+def beginning(lists, titles, rng):
+    """How a text begins that is no chat."""
+    topic = rng.choice(lists["topics"]) if rng.random() < 0.7 or not titles else rng.choice(titles)
+    return rng.choice(lists["begin"]).replace("{t}", topic[:1].upper() + topic[1:])
+
+
 def read_material(path):
     titles, texts, words = [], [], set()
     for line in open(path):
@@ -91,13 +104,17 @@ def main():
     p.add_argument("corpus")
     p.add_argument("--output", required=True)
     p.add_argument("--count", type=int, default=40000)
+    p.add_argument("--texts", type=float, default=0.4, help="share of texts that are no chats")
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     rng, material = random.Random(a.seed), read_material(a.corpus)
-    lists = {"topics": choices(TOPICS), "ask": choices(ASK), "small": choices(SMALL), "read": choices(READ), "follow": choices(FOLLOW)}
+    lists = {"topics": choices(TOPICS), "ask": choices(ASK), "small": choices(SMALL), "read": choices(READ), "follow": choices(FOLLOW), "begin": choices(BEGIN)}
     seen = set()
     with open(a.output, "w") as file:
         for _ in range(a.count):
+            if rng.random() < a.texts:
+                file.write(json.dumps({"begin": beginning(lists, material[0], rng)}) + "\n")
+                continue
             user = user_text(lists, material, rng)
             if user in seen and len(user) > 60:
                 continue

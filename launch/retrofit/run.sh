@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The default model's retrofit on one GPU, from a folder that holds everything and needs no network:
-#   model.gguf (or model/), prompts.jsonl, train-*.bin[.xz], held-out*.bin[.xz], and this package as retrofit/
+#   a GGUF file (or model/), prompts.jsonl, train-*.bin[.xz], held-out*.bin[.xz], other*.bin[.xz] (if measured), and this package as retrofit/
 #
 #   bash retrofit/run.sh FOLDER check    the compiled layer beside the plain one, then 40 steps of training; measures speed
 #   bash retrofit/run.sh FOLDER          samples chats, trains to CR 4, fine-tunes the snapshot of CR 2, packs results in FOLDER/back
 #
 # Every step that is done is skipped when the script is started again; training goes on from its last checkpoint.
-# Minutes include compiling: MINUTES (17), MINUTES_CR2 (2), MINUTES_CHAT (1.2). Of the training: RANK (32), LM_SHARE (0.1),
-# CHAT_SHARE (0.15), CR_WEIGHT (2), LR (1e-3), LR_CR2 (5e-4), ROWS (16), MICRO (2), LENGTH (2048). FLAGS: further flags of `accrete retrofit`,
+# Minutes include compiling: MINUTES (17), MINUTES_CR2 (2), MINUTES_CHAT (2.2). Of the training: RANK (32), LM_SHARE (0.1),
+# CHAT_SHARE (0.3), CR_WEIGHT (2), LR (1e-3), LR_CR2 (5e-4), ROWS (16), MICRO (1), LENGTH (2048). FLAGS: further flags of `accrete retrofit`,
 # such as "--attention flash", or "--attention flash --enforce-eager" where Triton cannot compile.
 set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: run.sh FOLDER [check]" >&2; exit 2; }
@@ -15,19 +15,21 @@ cd "$1"
 folder=$PWD
 export PYTHONPATH=$folder:$folder/extra TORCHINDUCTOR_CACHE_DIR=$folder/inductor TRITON_CACHE_DIR=$folder/triton PYTHONUNBUFFERED=1
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
-model=model.gguf
-[ -d model ] && model=model
+model=model
+[ -d model ] || model=$(ls ./*.gguf) # one; its name goes into the adapter
 python=${PYTHON:-python3}
 say() { echo "run: $(date +%T) $*"; }
 
 train() { # output, further flags
-  local output=$1 chats=()
+  local output=$1 chats=() measured=(--eval-data "held-out=held-out*.bin*")
   shift
-  [ -s chat.bin ] && chats=(--data "chat.bin=${CHAT_SHARE:-0.15}")
+  [ -s chat.bin ] && chats=(--data "chat.bin=${CHAT_SHARE:-0.3}")
+  compgen -G 'other*.bin*' >/dev/null && measured+=(--eval-data "other=other*.bin*")
+  [ -s chat-held-out.bin ] && measured+=(--eval-data "chats=chat-held-out.bin")
   # shellcheck disable=SC2086
-  "$python" -m retrofit "$model" --data "train-*.bin*=0.85" "${chats[@]}" --eval-data "held-out*.bin*" --output "$output" \
+  "$python" -m retrofit "$model" --data "train-*.bin*=0.7" "${chats[@]}" "${measured[@]}" --output "$output" \
     --lora-rank "${RANK:-32}" --lm-share "${LM_SHARE:-0.1}" --lr "${LR:-1e-3}" --cr-weight "${CR_WEIGHT:-2}" \
-    --rows "${ROWS:-16}" --micro-batches "${MICRO:-2}" --length "${LENGTH:-2048}" ${FLAGS:-} "$@"
+    --rows "${ROWS:-16}" --micro-batches "${MICRO:-1}" --length "${LENGTH:-2048}" ${FLAGS:-} "$@"
 }
 
 pack() { # every file below 15 MiB
@@ -51,7 +53,7 @@ if [ "${2:-}" = check ]; then
 fi
 if [ ! -s chat.bin ] && [ -s prompts.jsonl ]; then
   say "sampling chats"
-  "$python" -m retrofit.sample "$model" prompts.jsonl --output chat.new --minutes "${MINUTES_CHAT:-1.2}" && mv chat.new chat.bin
+  "$python" -m retrofit.sample "$model" prompts.jsonl --output chat.new --held-out chat-held-out.bin --minutes "${MINUTES_CHAT:-2.2}" && mv chat.new chat.bin
 fi
 [ -f cr4/done ] || { say "CR 4"; train cr4 --minutes "${MINUTES:-17}" --branch-cr 2 && touch cr4/done; }
 pack

@@ -1,4 +1,4 @@
-"""Samples chats from the unmodified model, many at a time, and writes them as a token file to train on.
+"""Samples chats and texts from the unmodified model, many at a time, and writes them as a token file to train on.
 
 python3 -m retrofit.sample MODEL PROMPTS.jsonl --output FILE.bin [--minutes M]
 A decode step is plain PyTorch over a cache of fixed size; prompts of a batch are padded on the left.
@@ -18,15 +18,16 @@ from retrofit import data, dmc, llama, model_files, student, text
 from retrofit.weights import plain_layers
 
 PROMPTS_AT_ONCE = 96  # rows of a batch while prompts are read
+LONGEST_TEXT = 1000   # tokens of what is no chat, about
 
 
 class Sampler:
     def __init__(self, checkpoint, device, dtype, limits):
-        """limits: dict of new_tokens, temperature, stop (token id)"""
+        """limits: dict of new_tokens, temperature, stops (token ids)"""
         self.config, self.device, self.limits = checkpoint.config, device, limits
         self.shape = llama.Shape(self.config.head_size, self.config.norm_eps, 0, 0.0)
         self.layers, self.rest = plain_layers(checkpoint, device, dtype)
-        self.dtype = dtype
+        self.dtype, self.stops = dtype, torch.tensor(sorted(limits["stops"]), device=device)
 
     def attend(self, q, cache, layer, visible):
         """q [B, t, Hq, D] over cache [L, 2, B, Hkv, S, D]; visible [B, t, S] -> [B, t, Hq * D]"""
@@ -60,7 +61,7 @@ class Sampler:
 
     @torch.no_grad()
     def answers(self, prompts):
-        """prompts: lists of ids -> lists of ids up to and with the stop token"""
+        """prompts: lists of ids -> lists of ids up to and with the first stop token"""
         rows, longest, new = len(prompts), max(map(len, prompts)), self.limits["new_tokens"]
         c, total = self.config, longest + new
         pad = torch.tensor([longest - len(p) for p in prompts], device=self.device).unsqueeze(1)
@@ -73,19 +74,19 @@ class Sampler:
         positions = (index[:longest] - pad).clamp(min=0)
         parts = [slice(i, i + PROMPTS_AT_ONCE) for i in range(0, rows, PROMPTS_AT_ONCE)]
         picked = self.pick(torch.cat([self.forward(tokens[p], positions[p], 0, (cache[:, :, p], causal[p])) for p in parts]))
-        out, done = [picked], picked == self.limits["stop"]
+        out, done = [picked], torch.isin(picked, self.stops)
         for at in range(longest, total - 1):
             if at % 16 == 0 and done.float().mean() > 0.97:
                 break
             visible = (live & (index <= at)).unsqueeze(1)
             picked = self.pick(self.forward(picked.unsqueeze(1), at - pad, at, (cache, visible)))
             out.append(picked)
-            done |= picked == self.limits["stop"]
-        return [cut(ids, self.limits["stop"]) for ids in torch.stack(out, 1).tolist()]
+            done |= torch.isin(picked, self.stops)
+        return [cut(ids, self.limits["stops"]) for ids in torch.stack(out, 1).tolist()]
 
 
-def cut(ids, stop):
-    return ids[:ids.index(stop) + 1] if stop in ids else ids
+def cut(ids, stops):
+    return next((ids[:i + 1] for i, token in enumerate(ids) if token in stops), ids)
 
 
 def chunks(items, size):
@@ -99,19 +100,23 @@ def read_prompts(path, tokenizer, longest):
     items = []
     for line in open(path):
         fields = json.loads(line)
-        ids = tokenizer.encode(text.chat([fields["user"]], fields["system"]), add_special_tokens=False).ids
+        prompt = fields["begin"] if "begin" in fields else text.chat([fields["user"]], fields["system"])
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
         if len(ids) <= longest:
             items.append({**fields, "ids": ids})
     return items
 
 
-def continued(batch, answers, tokenizer, stop):
-    """-> finished chats as ids, and those that go on with their follow-up question"""
+def continued(batch, answers, tokenizer, stops):
+    """-> finished texts as ids, and what goes on: chats with their follow-up question, other texts until they end"""
     newline = tokenizer.encode("\n", add_special_tokens=False).ids
     chats, more = [], []
     for item, answer in zip(batch, answers):
-        ids = item["ids"] + answer + (newline if answer[-1] == stop else [])
-        if item["follow"] and answer[-1] == stop and len(ids) < 900:
+        ended = answer[-1] in stops
+        ids = item["ids"] + answer + (newline if ended and "begin" not in item else [])
+        if "begin" in item and not ended and len(ids) < LONGEST_TEXT:
+            more.append({**item, "ids": ids})
+        elif item.get("follow") and ended and len(ids) < 900:
             ask = f"<|im_start|>user\n{item['follow']}<|im_end|>\n<|im_start|>assistant\n"
             more.append({**item, "follow": "", "ids": ids + tokenizer.encode(ask, add_special_tokens=False).ids})
         else:
@@ -119,36 +124,44 @@ def continued(batch, answers, tokenizer, stop):
     return chats, more
 
 
+def write(path, chats):
+    np.array([t for ids in chats for t in [*ids, data.BREAK]], np.uint16).tofile(path)
+
+
 def main():
     p = argparse.ArgumentParser(prog="retrofit.sample")
     p.add_argument("model")
     p.add_argument("prompts")
     p.add_argument("--output", required=True)
+    p.add_argument("--held-out", help="file for every 50th of them, which --output then lacks")
     p.add_argument("--minutes", type=float, default=1.5)
     p.add_argument("--batch", type=int, default=768)
     p.add_argument("--new-tokens", type=int, default=320)
-    p.add_argument("--temperature", type=float, default=0.8)
+    p.add_argument("--temperature", type=float, default=0.9)
     p.add_argument("--longest-prompt", type=int, default=700)
     p.add_argument("--device", default="auto")
     a = p.parse_args()
     begin, device = time.monotonic(), student.device_of(a.device)
     torch.manual_seed(0)
-    tokenizer, stop = text.tokenizer_of(a.model), None
-    stop = tokenizer.token_to_id("<|im_end|>")
+    tokenizer = text.tokenizer_of(a.model)
+    stops = {tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>")}
     sampler = Sampler(model_files.open_checkpoint(a.model), device, torch.bfloat16 if device.type == "cuda" else torch.float32,
-                      {"new_tokens": a.new_tokens, "temperature": a.temperature, "stop": stop})
+                      {"new_tokens": a.new_tokens, "temperature": a.temperature, "stops": stops})
     batches, chats = chunks(read_prompts(a.prompts, tokenizer, a.longest_prompt), a.batch), []
     for number in itertools.count():
         if not batches or time.monotonic() - begin > a.minutes * 60:
             break
         batch = batches.pop()
-        finished, more = continued(batch, sampler.answers([item["ids"] for item in batch]), tokenizer, stop)
+        finished, more = continued(batch, sampler.answers([item["ids"] for item in batch]), tokenizer, stops)
         chats += finished
         if more:
             batches.append(more)
         print(f"{number} {len(chats)} chats, {sum(map(len, chats))} tokens, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
     order = np.random.default_rng(0).permutation(len(chats))
-    np.array([t for i in order for t in [*chats[i], data.BREAK]], np.uint16).tofile(a.output)
+    kept = order[:len(order) // 50] if a.held_out else order[:0]
+    write(a.output, [chats[i] for i in order[len(kept):]])
+    if len(kept):
+        write(a.held_out, [chats[i] for i in kept])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import math
 @dataclasses.dataclass(frozen=True)
 class Plan:
     target_cr: float = 4.0
-    zero_share: float = 0.05      # stage 1
-    grow_share: float = 0.50      # stage 2; the rest is stage 3
+    zero_share: float = 0.04      # stage 1
+    grow_share: float = 0.35      # stage 2; the rest is stage 3
     lr: float = 1e-3
-    final_lr_share: float = 0.1
+    final_lr_share: float = 0.02
     warmup: float = 0.01
     start_cr: float = 1.0         # of a run that goes on from a snapshot; then zero_share is 0
-    quiet_share: float = 0.7      # share of stage 3 after which decisions have no noise any more
+    quiet_share: float = 0.5      # share of stage 3 after which decisions have no noise any more
+    hard_share: float = 0.2       # last part of stage 3, in which every other micro-batch decides as inference does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Moment:
     cr: float       # that the loss asks for
     lr: float
     noise: float    # factor of the Gumbel noise
+    hard: bool = False  # whether every other micro-batch decides as inference does
 
 
 def moment(plan, u):
@@ -36,7 +38,8 @@ def moment(plan, u):
     share = (u - grown) / max(1e-9, 1 - grown)
     cosine = 0.5 * (1 + math.cos(math.pi * share))
     lr = plan.lr * (plan.final_lr_share + (1 - plan.final_lr_share) * cosine)
-    return Moment(3, 0.0, plan.target_cr, lr * rise, max(0.0, 1 - share / plan.quiet_share) if plan.quiet_share > 0 else 1.0)
+    noise = max(0.0, 1 - share / plan.quiet_share) if plan.quiet_share > 0 else 1.0
+    return Moment(3, 0.0, plan.target_cr, lr * rise, noise, share >= 1 - plan.hard_share)
 
 
 class Clock:
@@ -47,8 +50,13 @@ class Clock:
         self.step, self.used, self.reserved = 0, 0.0, 0.0
 
     def begin(self, now, started):
-        """`now` in seconds, when the first step of this process is over; `started` when the process began."""
-        self.last, self.reserved = now, self.reserved + now - started
+        """`now` in seconds, when the first step of this process is over; `started` when the process began.
+
+        A run that goes on keeps its share: what its later processes spend on beginning makes it longer.
+        """
+        self.last = now
+        if self.step == 0:
+            self.reserved = now - started
 
     def advance(self, now):
         self.step += 1

@@ -15,6 +15,10 @@ from retrofit.schedule import Clock, moment
 from retrofit.student import Batch
 
 
+class TrainingError(Exception):
+    pass
+
+
 @dataclasses.dataclass
 class Options:
     output: pathlib.Path
@@ -37,14 +41,14 @@ class Trainer:
     """Owned by main(); network, weights and data are borrowed."""
 
     def __init__(self, parts, plan, clock, options):
-        """parts: dict of checkpoint, network, weights, train (Mixture), held_out (Mixture or None), ranks (Alone by default)"""
+        """parts: dict of checkpoint, network, weights, train (Mixture), held_out ({name: Mixture}), ranks (Alone by default)"""
         self.source, self.network, self.weights = parts["checkpoint"], parts["network"], parts["weights"]
         self.train, self.held_out, self.ranks = parts["train"], parts["held_out"], parts.get("ranks") or Alone()
         self.plan, self.clock, self.options = plan, clock, options
         groups = self.weights.groups(plan.lr, options.row_lr, options.weight_decay)
         fused = self.network.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.95), fused=fused)
-        self.stage, self.branched, self.stopping, self.heat = 1 if plan.zero_share > 0 else 2, False, False, None
+        self.stage, self.branched, self.stopping = 1 if plan.zero_share > 0 else 2, False, False
         self.tokens, self.evaluations = 0, []
 
     # -- state ------------------------------------------------------------------------------------------------------
@@ -102,9 +106,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = now.lr / self.plan.lr * group["peak"]
         leaves, count, sums = self.weights.leaves(), self.options.micro_batches, None
-        for _ in range(count):
-            result = self.forward(self.train, leaves, now)
-            total = result.loss + self.options.cr_weight * loss.shortfall(result.accumulate, now.cr)
+        for i in range(self.clock.step * count, (self.clock.step + 1) * count):
+            hard = now.hard and i % 2 == 0
+            result = self.forward(self.train, leaves, now, hard)
+            total = result.loss
+            if not hard:  # hard decisions have no gradient
+                total = total + self.options.cr_weight * loss.shortfall(result.accumulate, now.cr)
             (total / count).backward()
             found = [result.means, result.accumulate.detach(), result.hard]
             sums = found if sums is None else [a + b for a, b in zip(sums, found)]
@@ -127,6 +134,7 @@ class Trainer:
                 self.weights.zero_rows()
                 for parameter in self.weights.decision_parameters():
                     self.optimizer.state.pop(parameter, None)
+                self.write_model("snapshot-cr1", 1.0)
             self.stage = now.stage
         if self.options.branch_cr and not self.branched and now.stage > 1 and now.cr >= self.options.branch_cr:
             self.branched = True
@@ -189,25 +197,30 @@ class Trainer:
         if self.ranks.first:
             bar.show(self.clock.share(), self.clock.step, self.stage, fields)
 
-    def evaluate(self, name="held-out"):
-        """Held-out text with decisions as inference makes them."""
-        if self.held_out is None:
-            return None
-        self.held_out.seek(self.held_out.beginning)
-        now, leaves, sums = moment(self.plan, self.clock.share()), self.weights.leaves(), None
-        now = dataclasses.replace(now, stage=self.stage)
-        for _ in range(self.options.eval_batches):
-            result = self.forward(self.held_out, leaves, now, hard=True)
-            found = [result.means.detach(), result.hard]
-            sums = found if sums is None else [a + b for a, b in zip(sums, found)]
-        means, self.heat = (s / self.options.eval_batches for s in sums)
+    def evaluate(self):
+        """Each held-out text with decisions as inference makes them, beside relaxed ones on the same tokens -> figures by name"""
+        return {name: self.evaluate_on(name, mixture) for name, mixture in self.held_out.items()}
+
+    def evaluate_on(self, name, mixture):
+        now = dataclasses.replace(moment(self.plan, self.clock.share()), stage=self.stage)
+        (kl, lm, teacher), heat = self.measured(mixture, now, hard=True)
+        relaxed, _ = self.measured(mixture, now, hard=False)
         if self.stage == 1:
-            self.heat = torch.zeros_like(self.heat)
-        kl, lm, teacher = means.tolist()
-        fields = {"name": name, "kl": kl, "perplexity": math.exp(lm), "teacher_perplexity": math.exp(teacher), "cr": ratio(self.heat),
-                  "tokens": self.tokens, "by_head": [[round(x, 4) for x in row] for row in self.heat.tolist()]}
+            heat = torch.zeros_like(heat)
+        fields = {"name": name, "kl": kl, "relaxed_kl": relaxed[0], "perplexity": math.exp(lm), "teacher_perplexity": math.exp(teacher),
+                  "cr": ratio(heat), "tokens": self.tokens, "by_head": [[round(x, 4) for x in row] for row in heat.tolist()]}
         self.log("evaluation", **fields)
         return fields
+
+    def measured(self, mixture, now, hard):
+        """-> means [kl, lm, teacher lm] of the mixture's first batches, shares that inference would accumulate [L, Hkv]"""
+        mixture.seek(mixture.beginning)
+        leaves, sums = self.weights.leaves(), None
+        for _ in range(self.options.eval_batches):
+            result = self.forward(mixture, leaves, now, hard)
+            found = [result.means.detach(), result.hard]
+            sums = found if sums is None else [a + b for a, b in zip(sums, found)]
+        return (sums[0] / self.options.eval_batches).tolist(), sums[1] / self.options.eval_batches
 
     def write_model(self, name, cr):
         weights = self.weights.whole()
@@ -220,7 +233,8 @@ class Trainer:
             export.save_model(weights, self.source, self.path(name), dmc)
 
     def finish(self):
-        self.stage = 3
+        if self.stage < 3:
+            raise TrainingError(f"the run is over in stage {self.stage} of 3, so no model is written: it needs more --minutes or --steps")
         figures = self.evaluate()
         self.write_model("model", self.plan.target_cr)
         if self.ranks.first:

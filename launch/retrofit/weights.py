@@ -57,7 +57,7 @@ class Weights:
         """Optimizer groups, each with its highest rate; rows and norms without decay.
 
         Decision rows must lift a logit from 0 to the offset while CR grows. Adam moves it by about rate * sum |mean input| a step,
-        and that sum is a few dozen in a small model: they need a higher rate than the rest.
+        and that sum is a few dozen in a small model: they need a higher rate than the rest. So do importance rows.
         """
         groups = group_names(self.parameters, lr, row_lr, weight_decay)
         return [{"params": [self.parameters[n] for n in names], **rest} for names, rest in groups]
@@ -127,7 +127,7 @@ class Weights:
 
 def group_names(names, lr, row_lr, weight_decay):
     """-> [(names, the group's settings)], see Weights.groups"""
-    decisions, bare = ["k.rows"], [n for n in names if n.endswith(".norm") or n == "q.rows"]
+    decisions, bare = [f"{kind}.rows" for kind in DECISION_KINDS], [n for n in names if n.endswith(".norm")]
     rest = [n for n in names if n not in decisions + bare]
     return [(rest, {"weight_decay": weight_decay, "peak": lr}), (bare, {"weight_decay": 0.0, "peak": lr}),
             (decisions, {"weight_decay": 0.0, "peak": row_lr})]

@@ -123,13 +123,14 @@ class Relaxed(unittest.TestCase):
 
 class Schedule(unittest.TestCase):
     def test_the_three_stages(self):
-        plan = schedule.Plan(target_cr=4.0, zero_share=0.1, grow_share=0.5, lr=1e-3, warmup=0.0)
+        plan = schedule.Plan(target_cr=4.0, zero_share=0.1, grow_share=0.5, lr=1e-3, warmup=0.0, final_lr_share=0.1, quiet_share=0.5, hard_share=0.25)
         at = lambda u: schedule.moment(plan, u)
         self.assertEqual([at(u).stage for u in (0, 0.05, 0.0999, 0.1, 0.3, 0.5999, 0.6, 1)], [1, 1, 1, 2, 2, 2, 3, 3])
         self.assertEqual([round(at(u).keep, 9) for u in (0, 0.04, 0.08, 0.09, 0.2)], [1, 0.5, 0, 0, 0])
         self.assertEqual([round(at(u).cr, 9) for u in (0.1, 0.35, 0.6, 1)], [1, 2.5, 4, 4])
         self.assertEqual([round(at(u).lr, 9) for u in (0.3, 0.6, 0.8, 1)], [1e-3, 1e-3, 5.5e-4, 1e-4])
-        self.assertEqual((at(0.5).noise, at(0.6).noise, at(0.99).noise), (1, 1, 0))
+        self.assertEqual([round(at(u).noise, 9) for u in (0.5, 0.6, 0.7, 0.8, 0.99)], [1, 1, 0.5, 0, 0])
+        self.assertEqual([at(u).hard for u in (0.05, 0.5, 0.85, 0.91, 1)], [False, False, False, True, True])
 
     def test_the_clock_goes_on(self):
         clock = schedule.Clock(minutes=1.0)
@@ -138,7 +139,7 @@ class Schedule(unittest.TestCase):
         self.assertEqual(clock.share(), 0.5)
         again = schedule.Clock(minutes=1.0)
         again.seek(json.loads(json.dumps(clock.state())))
-        again.begin(1000.0, 1000.0)
+        again.begin(1000.0, 950.0)  # compiled anew: the run keeps its share
         again.advance(1025.0)
         self.assertEqual((again.share(), again.step), (1.0, 2))
 
@@ -148,8 +149,8 @@ class Surroundings(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             log = pathlib.Path(folder) / "log.jsonl"
             step = {"event": "step", "kl": 0.1, "target_cr": 2.0, "cr": 1.9, "hard_cr": 1.8}
-            held = {"event": "evaluation", "kl": 0.2, "perplexity": 20.0, "teacher_perplexity": 18.0, "cr": 1.7, "by_head": [[0.5, 0.0], [0.75, 0.2]]}
-            log.write_text("\n".join(json.dumps({**event, "step": i}) for i in range(5) for event in (step, held)))
+            held = {"event": "evaluation", "name": "held-out", "kl": 0.2, "perplexity": 20.0, "teacher_perplexity": 18.0, "cr": 1.7, "by_head": [[0.5, 0.0], [0.75, 0.2]]}
+            log.write_text("\n".join(json.dumps({**event, "step": i}) for i in range(5) for event in (step, held)) + '\n{"event": "st')  # a killed run's last line
             plots.write(log, folder)
             texts = {p.name: p.read_text() for p in pathlib.Path(folder).glob("*.svg")}
             self.assertEqual(sorted(texts), ["compression.svg", "heads.svg", "loss.svg", "perplexity.svg"])
@@ -166,7 +167,7 @@ class Surroundings(unittest.TestCase):
         for flags, said in ((["--steps", "1", "--target-cr", "0.5"], "--target-cr"), (["--steps", "1", "--minutes", "1"], "--minutes"), ([], "--steps"),
                             (["--steps", "1", "--target-cr", "nan"], "--target-cr"), (["--steps", "-3"], "--steps"), (["--steps", "1", "--colour"], "--colour"),
                             (["--steps", "1", "--lm-share", "1.5"], "--lm-share"), (["--steps", "1", "--length", "2"], "--length"),
-                            (["--steps", "1", "--rows", "0"], "--rows"), (["--steps", "1", "--zero-share", "0.6"], "--zero-share"),
+                            (["--steps", "1", "--rows", "0"], "--rows"), (["--steps", "1", "--zero-share", "0.7"], "--zero-share"),
                             (["--steps", "1", "--branch-cr", "9"], "--branch-cr"), (["--steps", "1", "--attention", "none"], "--attention")):
             with self.subTest(flags):
                 code, _, errors = self.run_package(*given, *flags)

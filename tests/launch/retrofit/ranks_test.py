@@ -21,6 +21,7 @@ from safetensors.torch import load_file  # noqa: E402
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse. " * 6
 SMALL = ["--rows", "2", "--length", "48", "--log-steps", "1", "--eval-batches", "1", "--pieces", "2", "--target-cr", "3", "--save-seconds", "1000"]
 PACKAGE = with_torch.ROOT / "launch" / "retrofit"
+LR, ROW_LR, HOLD_ROWS = 1e-3, 3e-3, (".rows", "q_proj", "k_proj")
 FIGURES = ("kl", "lm", "cr", "hard_cr", "norm", "target_cr", "tokens", "stage")
 
 
@@ -109,17 +110,22 @@ class Ranks(unittest.TestCase):
         a, b = (torch.load(self.folder / name / "checkpoint.pt", weights_only=True) for name in (one, two))
         for name in ("data", "stage", "branched", "tokens"):
             self.assertEqual(a[name], b[name], name)
-        self.close(a["parameters"], b["parameters"], 1e-5)
+        self.close(a["parameters"], b["parameters"])
         self.assertEqual(a["optimizer"]["param_groups"], b["optimizer"]["param_groups"])
         for key, state in a["optimizer"]["state"].items():
             for name, tensor in state.items():
-                self.close({name: tensor}, {name: b["optimizer"]["state"][key][name]}, 1e-3 * tensor.abs().max().item())
+                self.close({name: tensor}, {name: b["optimizer"]["state"][key][name]}, lambda _: 1e-3 * tensor.abs().max().item())
 
-    def close(self, a, b, limit):
+    @staticmethod
+    def rounding(name):
+        """Adam divides a gradient by its size, so what differs by rounding enters as a share of the rate: 1 % of the parameter's own."""
+        return 0.01 * (ROW_LR if any(part in name for part in HOLD_ROWS) else LR)
+
+    def close(self, a, b, limit=rounding):
         self.assertEqual(a.keys(), b.keys())
         for name, tensor in a.items():
             self.assertEqual((tensor.shape, tensor.dtype, b[name].device), (b[name].shape, b[name].dtype, tensor.device), name)
-            self.assertLessEqual((tensor - b[name]).abs().max().item(), limit, name)
+            self.assertLessEqual((tensor - b[name]).abs().max().item(), limit(name), name)
 
     def test_one_sided_loss(self):
         code, said = self.done(self.command(2, __file__, "one-sided"))
@@ -149,8 +155,8 @@ class Ranks(unittest.TestCase):
             self.assertEqual([event["resumed"] for event in self.events("begin", output)], [False, True])
             self.assertEqual(len(self.events("step", output)), 10)
             self.same_runs("1-1", output)
-            self.close(*(load_file(self.folder / name / "model" / model) for name in ("1-1", output)), 1e-5)
-            self.close(*(parameters(name, "snapshot-cr2.pt") for name in ("1-1", output)), 1e-5)
+            self.close(*(load_file(self.folder / name / "model" / model) for name in ("1-1", output)))
+            self.close(*(parameters(name, "snapshot-cr2.pt") for name in ("1-1", output)))
 
     def children(self, job):
         found = pathlib.Path(f"/proc/{job.pid}/task/{job.pid}/children")

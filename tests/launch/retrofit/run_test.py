@@ -58,15 +58,21 @@ class Runs(unittest.TestCase):
         return [event for event in found if event["event"] == kind]
 
     def test_a_run_and_its_snapshot(self):
-        code, text, errors = self.run_package("--steps", 20, "--lora-rank", 4, "--eval-data", self.data, "--branch-cr", 2, "--target-cr", 3)
+        code, text, errors = self.run_package("--steps", 20, "--lora-rank", 4, "--eval-data", self.data, "--eval-data", f"other={self.data}",
+                                              "--branch-cr", 2, "--target-cr", 3)
         self.assertEqual(code, 0, errors)
-        self.assertIn("held-out perplexity", text)
+        self.assertIn("held-out: perplexity", text)
+        self.assertIn("other: perplexity", text)
+        found = self.events("evaluation")
+        self.assertEqual({event["name"] for event in found}, {"held-out", "other"})
+        for event in found[-2:]:
+            self.assertAlmostEqual(event["kl"], event["relaxed_kl"], delta=0.5 * event["kl"])
         self.assertEqual([event["now"] for event in self.events("stage")], [2, 3])
         steps = self.events("step")
         self.assertEqual(len(steps), 20)
         self.assertEqual((steps[0]["target_cr"], steps[-1]["target_cr"]), (1.0, 3.0))
         for name in ("loss.svg", "perplexity.svg", "compression.svg", "heads.svg", "checkpoint.pt", "snapshot-cr2.pt", "model/adapter_model.safetensors",
-                     "snapshot-cr2/adapter_config.json"):
+                     "snapshot-cr2/adapter_config.json", "snapshot-cr1/adapter_config.json"):
             self.assertTrue((self.folder / "out" / name).is_file(), name)
         config = json.loads((self.folder / "out" / "model" / "adapter_config.json").read_text())
         self.assertEqual(config["dmc"], {"target_cr": 3.0, "window": 12, "offset": 5.0})
@@ -154,6 +160,9 @@ class Runs(unittest.TestCase):
         self.expect("3 bytes", data=bad)
         bad.write_bytes(b"\1\0" * 20)
         self.expect("no documents", data=bad)
+        (self.folder / "bad.txt").write_text(TEXT)
+        self.expect("bad.txt: text, and no token file", data=self.folder / "bad.txt")
+        self.expect("two of the same name", "--eval-data", self.data, "--eval-data", self.data)
         bad.write_bytes(b"\1\2" * 20 + b"\xff\xff")
         self.expect("outside the model's vocabulary of 256", data=bad)
         self.expect("share", data=f"{self.data}=much")
@@ -170,6 +179,12 @@ class Runs(unittest.TestCase):
         whole = (self.model / "model.safetensors").read_bytes()
         (self.folder / "half" / "model.safetensors").write_bytes(whole[:len(whole) // 2])
         self.expect("half: cannot be read", model=self.folder / "half")
+        (self.folder / "half" / "model.safetensors").write_bytes(whole)
+        fields = json.loads((self.model / "config.json").read_text())
+        (self.folder / "half" / "config.json").write_text(json.dumps({**fields, "attention_bias": True}))
+        self.expect("attention_bias", model=self.folder / "half")
+        (self.folder / "half" / "config.json").write_text(json.dumps({**fields, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}))
+        self.expect("rope_type is yarn", model=self.folder / "half")
 
     def test_bad_checkpoints(self):
         code, _, errors = self.run_here("--steps", 2, "--lora-rank", 2)

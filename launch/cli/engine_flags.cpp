@@ -94,6 +94,7 @@ void finish_engine_flags(EngineFlags& flags) {
   if (const std::string wrong = worker::check_options(o); !wrong.empty()) throw UsageError(wrong);
   if (use_default) {
     o.model = fetch_default_model();
+    if (o.adapter.empty() && o.dmc == "auto") o.adapter = default_adapter();
     if (o.served_model_name.empty()) o.served_model_name = kDefaultModelName;
   }
   check_shape(o);

@@ -33,4 +33,9 @@ std::string fetch_default_model() {
   return result.output.substr(0, result.output.find('\n'));
 }
 
+std::string default_adapter() {
+  const fs::path folder = fs::path(launch_folder()) / "default_model";
+  return fs::exists(folder / "adapter_config.json") ? folder.string() : "";
+}
+
 }  // namespace accrete::launch

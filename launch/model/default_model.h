@@ -11,6 +11,9 @@ constexpr const char* kDefaultModelName = "SmolLM2-135M-Instruct";
 // Throws std::runtime_error.
 std::string fetch_default_model();
 
+// The folder of the adapter that compresses its cache, launch/default_model; empty when this copy lacks it.
+std::string default_adapter();
+
 // Where this binary's scripts are: ACCRETE_LAUNCH_DIR, or the first launch/ folder beside or above the binary that has
 // fetch_model.sh. Empty when there is none.
 std::string launch_folder();

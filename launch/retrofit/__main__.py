@@ -50,7 +50,7 @@ def flags():
     add("--zero-share", type=float, default=0.04, help="of the run for stage 1")
     add("--grow-share", type=float, default=0.35, help="of the run for stage 2")
     add("--branch-cr", type=float, default=0.0, help="writes a snapshot when the growing CR passes this")
-    add("--from", dest="snapshot", metavar="FILE", help="begin at a snapshot, fine-tuning alone")
+    add("--from", dest="snapshot", metavar="FILE", help="begin at a snapshot or an adapter of a retrofit, fine-tuning alone")
     add("--rows", type=int, default=16, help="sequences of a micro-batch")
     add("--length", type=int, default=2048, help="tokens of a sequence")
     add("--micro-batches", type=int, default=2, help="of a step")
@@ -96,7 +96,7 @@ def build(a, group):
     """group: Alone or Ranks -> Trainer"""
     import torch
 
-    from retrofit import checkpoint, data, model_files, student, trainer, weights
+    from retrofit import adapter, checkpoint, data, model_files, student, trainer, weights
     from retrofit.schedule import Clock
     device = student.device_of(a.device)
     torch.manual_seed(a.seed)
@@ -122,7 +122,11 @@ def build(a, group):
     options = trainer.Options(**{name: getattr(a, name) for name in names}, base_name=pathlib.Path(a.model).resolve().name)
     made = trainer.Trainer(parts, plan_of(a), Clock(a.steps, a.minutes), options)
     if a.snapshot:
-        made.set_parameters(checkpoint.load(a.snapshot, None if shards else device)["parameters"], a.snapshot)
+        if pathlib.Path(a.snapshot).is_dir():
+            values = adapter.parameters(source, a.snapshot)
+        else:
+            values = checkpoint.load(a.snapshot, None if shards else device)["parameters"]
+        made.set_parameters(values, a.snapshot)
     return made
 
 

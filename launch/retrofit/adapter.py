@@ -1,9 +1,13 @@
-"""Reads back what a retrofit wrote, for measuring: the base with an adapter merged, or a full directory, and its `dmc` block."""
+"""Reads back what a retrofit wrote: for measuring, the base with an adapter merged, or a full directory, and its `dmc` block; for going on,
+the adapter as the parameters that are trained."""
 import dataclasses
 import json
 import pathlib
 
+import torch
+
 from retrofit import model_files
+from retrofit.weights import DECISION_KINDS, decision_rows
 
 
 def open_retrofitted(base, folder):
@@ -36,3 +40,22 @@ def merged(checkpoint, folder):
             raise model_files.ModelFileError(f"{folder}: {name} does not fit {checkpoint.path}")
         tensors[f"{stem}.weight"] = tensors[f"{stem}.weight"] + scale * (b.float() @ a.float())
     return dataclasses.replace(checkpoint, tensors=tensors), dmc
+
+
+def parameters(checkpoint, folder):
+    """What export.save_adapter wrote -> {name: tensor} of weights.Weights.parameters with the adapter's rank."""
+    from safetensors.torch import load_file
+    folder, found = pathlib.Path(folder), {}
+    try:
+        rank, tensors = json.loads((folder / "adapter_config.json").read_text())["r"], load_file(folder / "adapter_model.safetensors")
+        stack = lambda inner, half: torch.stack([tensors[f"base_model.model.model.layers.{i}.{inner}.lora_{half}.weight"].float()
+                                                 for i in range(checkpoint.config.layers)])
+        for kind, inner in model_files.LINEARS.items():
+            a, b = stack(inner, "A"), stack(inner, "B")
+            found[f"{kind}.A"], found[f"{kind}.B"] = a[:, :rank], b[:, :, :rank]
+            if kind in DECISION_KINDS:
+                base = torch.stack([checkpoint.tensors[f"model.layers.{i}.{inner}.weight"] for i in range(checkpoint.config.layers)])
+                found[f"{kind}.rows"] = base[:, decision_rows(checkpoint.config, kind)] + a[:, rank:]
+    except Exception as error:  # whatever damaged files make of it
+        raise model_files.ModelFileError(f"{folder}: no adapter of a retrofit of this model ({type(error).__name__}: {error})") from error
+    return found

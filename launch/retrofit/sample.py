@@ -135,7 +135,7 @@ def main():
     p.add_argument("--output", required=True)
     p.add_argument("--held-out", help="file for every 50th of them, which --output then lacks")
     p.add_argument("--minutes", type=float, default=1.5)
-    p.add_argument("--batch", type=int, default=768)
+    p.add_argument("--batch", type=int, default=3072)
     p.add_argument("--new-tokens", type=int, default=320)
     p.add_argument("--temperature", type=float, default=0.9)
     p.add_argument("--longest-prompt", type=int, default=700)
@@ -147,16 +147,19 @@ def main():
     stops = {tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>")}
     sampler = Sampler(model_files.open_checkpoint(a.model), device, torch.bfloat16 if device.type == "cuda" else torch.float32,
                       {"new_tokens": a.new_tokens, "temperature": a.temperature, "stops": stops})
-    batches, chats = chunks(read_prompts(a.prompts, tokenizer, a.longest_prompt), a.batch), []
+    batches, waiting, chats = chunks(read_prompts(a.prompts, tokenizer, a.longest_prompt), a.batch), [], []
     for number in itertools.count():
-        if not batches or time.monotonic() - begin > a.minutes * 60:
+        if len(waiting) >= a.batch // 2 or not batches:  # what goes on, together: few rows take as long as many
+            batches.append(waiting[:a.batch])
+            waiting = waiting[a.batch:]
+        if not batches[-1] or time.monotonic() - begin > a.minutes * 60:
             break
         batch = batches.pop()
         finished, more = continued(batch, sampler.answers([item["ids"] for item in batch]), tokenizer, stops)
         chats += finished
-        if more:
-            batches.append(more)
+        waiting += more
         print(f"{number} {len(chats)} chats, {sum(map(len, chats))} tokens, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+    chats += [item["ids"] for item in waiting if "begin" in item]  # texts that the time did not let end
     order = np.random.default_rng(0).permutation(len(chats))
     kept = order[:len(order) // 50] if a.held_out else order[:0]
     write(a.output, [chats[i] for i in order[len(kept):]])

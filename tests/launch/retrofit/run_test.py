@@ -81,6 +81,20 @@ class Runs(unittest.TestCase):
         self.assertEqual({event["stage"] for event in self.events("step", "second")}, {3})
         before, after = (load_file(self.folder / name / "adapter_model.safetensors") for name in ("out/snapshot-cr2", "second/model"))
         self.assertEqual(before.keys(), after.keys())
+        self.same_from_an_adapter()
+
+    def same_from_an_adapter(self):
+        """A snapshot and the adapter written beside it begin the same run."""
+        steps = []
+        for name in ("snapshot-cr2.pt", "snapshot-cr2"):
+            code, _, errors = self.run_here("--steps", 2, "--lora-rank", 4, "--target-cr", 2, "--lr", "1e-9", "--row-lr", "1e-9",
+                                            "--from", self.folder / "out" / name, output=f"from {name}")
+            self.assertEqual(code, 0, errors)
+            steps.append(self.events("step", f"from {name}"))
+        for one, two in zip(*steps):
+            for figure in ("kl", "lm", "cr", "hard_cr"):
+                self.assertAlmostEqual(one[figure], two[figure], delta=1e-4 * max(1, abs(one[figure])))
+        self.expect("no adapter of a retrofit", "--from", self.model, output="new")
 
     def test_all_weights(self):
         code, _, errors = self.run_here("--steps", 6, "--loss", "lm")

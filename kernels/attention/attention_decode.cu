@@ -242,16 +242,17 @@ __device__ void finish_part(const DecodeArgs& a, const Part& part, int item, int
   write_partial<kSize>(partials.of_part(part.index), partials.rows, softmax);
   const Merged merged{a.out + ((static_cast<int64_t>(part.sequence) * a.kv_heads + part.head) * a.group + part.chunk * kGroupRows) * kSize,
                       min(a.group - part.chunk * kGroupRows, kGroupRows)};
-  const int groups = (part.count + kGroupParts - 1) / kGroupParts, group = part.index / kGroupParts, first = group * kGroupParts;
+  const int each = parts_of_group(part.count, partials.rows);
+  const int groups = (part.count + each - 1) / each, group = part.index / each, first = group * each;
   int32_t* arrived = a.plan.arrived + item;
   if (groups == 1) {
     if (is_last(arrived, part.count)) merge_parts<kSize>(partials, {0, 1, part.count}, merged);
     return;
   }
-  const int members = min(kGroupParts, part.count - first);
+  const int members = min(each, part.count - first);
   if (!is_last(a.plan.group_arrived + (part.first_worker + first) * 2 + (group == 0 ? 1 : 0), members)) return;
   merge_parts<kSize>(partials, {first, 1, members}, {nullptr, merged.rows});
-  if (is_last(arrived, groups)) merge_parts<kSize>(partials, {0, kGroupParts, groups}, merged);
+  if (is_last(arrived, groups)) merge_parts<kSize>(partials, {0, each, groups}, merged);
 }
 
 // Grid: a fixed number of blocks, so that a captured launch serves any lengths.

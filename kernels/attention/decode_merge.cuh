@@ -11,7 +11,20 @@
 #define ACCRETE_TRY_ACQREL 0  // 1: one atomic that releases and acquires, not fences around a relaxed one
 #endif
 
+#ifndef ACCRETE_TRY_GROUPS
+#define ACCRETE_TRY_GROUPS 0  // 1: parts of many rows are merged in groups of about the root of their number
+#endif
+
 namespace accrete {
+
+// How many neighbouring parts of an item of `count` one warp merges. With eight rows a warp has two parts in flight at once, so that a chain of
+// few and then of few groups ends sooner than one of all.
+__device__ inline int parts_of_group([[maybe_unused]] int count, [[maybe_unused]] int rows) {
+#if ACCRETE_TRY_GROUPS
+  if (rows > 4 && count > 8) return count <= 16 ? 4 : count <= 64 ? 8 : count <= 256 ? 16 : kGroupParts;
+#endif
+  return kGroupParts;
+}
 
 template <int kSize>
 struct Softmax {

@@ -8,6 +8,7 @@
 //   output   A = weights, as the scores came out; B = values, slots 2 (lane % 4) + {0, 1, 8, 9}, pairs of slots packed in a register.
 //            Column n of product (c, e) is component 64 c + 8 n + e, so a lane ends up with runs of 8 components: 16-byte stores.
 // Keys of the next tile are loaded as soon as the scores are done with theirs, values likewise: 8 KB a warp are always in flight.
+#include <bit>
 #include <cfloat>
 
 #include "kernels/attention/attention_decode.cuh"
@@ -15,6 +16,10 @@
 #include "kernels/cuda.h"
 #include "kernels/dependent_launch.cuh"
 #include "kernels/mma.cuh"
+
+#ifndef ACCRETE_TRY_SHIFT
+#define ACCRETE_TRY_SHIFT 0  // 1: a tile's page by a shift, not a division
+#endif
 
 namespace accrete {
 namespace {
@@ -39,6 +44,9 @@ struct DecodeArgs {
   bf16* out;                  // [T, Hq, D]
   int max_pages;
   int page_tiles;             // tiles of a page
+#if ACCRETE_TRY_SHIFT
+  int page_shift;             // log2 of page_tiles
+#endif
   int items;                  // of the step
   int kv_heads;
   int group;                  // G
@@ -161,14 +169,18 @@ struct TileWalk {
   // First element of a tile's keys. Pages that are missing (a void row) read as page 0: nothing out of bounds.
   template <int kSize>
   __device__ const bf16* keys(const DecodeArgs& a, int tile) {
-    const int index = tile / page_tiles;
+#if ACCRETE_TRY_SHIFT
+    const int index = tile >> a.page_shift, within = tile & (page_tiles - 1);
+#else
+    const int index = tile / page_tiles, within = tile % page_tiles;
+#endif
     if (index / 32 != held) {
       held = index / 32;
       const int at = held * 32 + static_cast<int>(threadIdx.x % 32);
       mine = at < a.max_pages ? ids[at] : 0;
     }
     const int64_t page = max(__shfl_sync(0xffffffffu, mine, index % 32), 0);
-    return a.pages + (page * 2 * page_tiles + tile % page_tiles) * (kTileSlots * kSize);
+    return a.pages + (page * 2 * page_tiles + within) * (kTileSlots * kSize);
   }
 };
 
@@ -230,16 +242,17 @@ __device__ void finish_part(const DecodeArgs& a, const Part& part, int item, int
   write_partial<kSize>(partials.of_part(part.index), partials.rows, softmax);
   const Merged merged{a.out + ((static_cast<int64_t>(part.sequence) * a.kv_heads + part.head) * a.group + part.chunk * kGroupRows) * kSize,
                       min(a.group - part.chunk * kGroupRows, kGroupRows)};
-  const int groups = (part.count + kGroupParts - 1) / kGroupParts, group = part.index / kGroupParts, first = group * kGroupParts;
+  const int each = parts_of_group(part.count, partials.rows);
+  const int groups = (part.count + each - 1) / each, group = part.index / each, first = group * each;
   int32_t* arrived = a.plan.arrived + item;
   if (groups == 1) {
     if (is_last(arrived, part.count)) merge_parts<kSize>(partials, {0, 1, part.count}, merged);
     return;
   }
-  const int members = min(kGroupParts, part.count - first);
+  const int members = min(each, part.count - first);
   if (!is_last(a.plan.group_arrived + (part.first_worker + first) * 2 + (group == 0 ? 1 : 0), members)) return;
   merge_parts<kSize>(partials, {first, 1, members}, {nullptr, merged.rows});
-  if (is_last(arrived, groups)) merge_parts<kSize>(partials, {0, kGroupParts, groups}, merged);
+  if (is_last(arrived, groups)) merge_parts<kSize>(partials, {0, each, groups}, merged);
 }
 
 // Grid: a fixed number of blocks, so that a captured launch serves any lengths.
@@ -289,6 +302,10 @@ void launch_decode_attention(const Attention& op, cudaStream_t stream) {
   a.out = op.out.as<bf16>().data;
   a.max_pages = static_cast<int>(op.cache.page_rows.shape[3]);
   a.page_tiles = op.cache.page_slots / kTileSlots;
+#if ACCRETE_TRY_SHIFT
+  CHECK(std::has_single_bit(static_cast<unsigned>(a.page_tiles)), a.page_tiles);
+  a.page_shift = std::countr_zero(static_cast<unsigned>(a.page_tiles));
+#endif
   a.items = plan.shape.items(static_cast<int>(op.batch.decodes));
   a.kv_heads = plan.shape.kv_heads;
   a.group = plan.shape.group;

@@ -23,7 +23,7 @@ ACCRETE_HD constexpr int least_tiles(int total, int multiprocessors) {
   const int even = total / (8 * multiprocessors);
   return even < 4 ? 4 : even > 12 ? 12 : even;
 }
-inline constexpr int kGroupParts = 32;    // parts of an item that one warp merges; an item of more is merged group by group, then over groups
+inline constexpr int kGroupParts = 32;    // parts of an item that one warp merges at most; an item of more is merged group by group, then over groups
 
 struct DecodePlanShape {
   int layers = 0;          // L_local
@@ -49,8 +49,8 @@ struct DecodePlan {
   int32_t* prefix = nullptr;      // [L, items + 1] costs of the items before
   int32_t* first_item = nullptr;  // [L, workers + 1] item in which a worker's range begins
   int32_t* range = nullptr;       // [L] cost units of a worker's range
-  // How many have finished; zero between launches. Of an item: parts, or groups of parts. Of a group of kGroupParts parts, by the worker of
-  // its first part: [0] later groups, [1] an item's first group. A worker may have one of each.
+  // How many have finished; zero between launches. Of an item: parts, or groups of parts. Of a group of parts, by the worker of its
+  // first part: [0] later groups, [1] an item's first group. A worker may have one of each.
   int32_t* arrived = nullptr;        // [items]
   int32_t* group_arrived = nullptr;  // [workers, 2]
   float* partial = nullptr;       // [workers, 2, partial_floats] O, m, l of a range's first and last item

@@ -11,6 +11,10 @@
 #include "kernels/cuda.h"
 #include "kernels/device/device_memory.h"
 
+#ifndef ACCRETE_TRY_FAST_ACCUM
+#define ACCRETE_TRY_FAST_ACCUM 0  // 1: fp8 products of many rows add in the tensor cores' own registers all along K, with fewer bits than fp32
+#endif
+
 namespace accrete {
 namespace {
 
@@ -18,6 +22,7 @@ constexpr size_t kWorkspaceBytes = 32 << 20;  // what NVIDIA recommends for Hopp
 constexpr int kAlignment = 16;                // bytes, of pointers and rows: that of a tensor map and of 16-byte loads
 constexpr int kCandidates = 8;   // more cost start-up seconds
 constexpr int kLeastRuns = 4;                 // products in a timed graph
+constexpr int64_t kFastRows = 512;            // from here on products are bound by the tensor cores, not by reading weights
 
 cudaStream_t cuda_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.cuda); }
 
@@ -34,6 +39,8 @@ struct Shape {
   DType weights, out;
   auto operator<=>(const Shape&) const = default;
 
+  // The same for all shapes of a bucket: an algorithm is tuned for one way of adding.
+  bool adds_fast() const { return ACCRETE_TRY_FAST_ACCUM && weights == DType::fp8 && token_bucket(tokens) >= kFastRows; }
   Shape bucket() const { return {token_bucket(tokens), outputs, depth, 0, 0, weights, out}; }
   std::string text() const {
     return fmt::format("{} x {} x {} {} -> {}", tokens, outputs, depth, name_of(weights), name_of(out));
@@ -55,8 +62,9 @@ void check_cublas(cublasStatus_t status, const char* what, const Shape& shape) {
 // Row-major [R, C] is column-major [C, R] with the stride as leading dimension: y^T = w x^T, w transposed ("TN").
 struct Layouts {
   cublasLtMatrixLayoutOpaque_t w, x, y;
+  bool adds_fast;
 
-  explicit Layouts(const Shape& s) {
+  explicit Layouts(const Shape& s) : adds_fast(s.adds_fast()) {
     check_cublas(cublasLtMatrixLayoutInit(&w, cuda_type(s.weights), s.depth, s.outputs, s.depth), "a weight layout", s);
     check_cublas(cublasLtMatrixLayoutInit(&x, cuda_type(s.weights), s.depth, s.tokens, s.x_stride), "an input layout", s);
     check_cublas(cublasLtMatrixLayoutInit(&y, cuda_type(s.out), s.outputs, s.tokens, s.y_stride), "an output layout", s);
@@ -157,7 +165,9 @@ class GemmPlans::State {
 
   DeviceMemory workspace_{kWorkspaceBytes};
   std::unique_ptr<cublasLtContext, EndHandle> handle_;
-  cublasLtMatmulDescOpaque_t product_;  // w^T x, fp32 sums, no scales: of every type
+  cublasLtMatmulDescOpaque_t* product_of(const Layouts& layouts) { return layouts.adds_fast ? &fast_product_ : &product_; }
+  cublasLtMatmulDescOpaque_t product_;       // w^T x, fp32 sums, no scales: of every type
+  cublasLtMatmulDescOpaque_t fast_product_;  // for shapes that add fast
   std::map<Shape, cublasLtMatmulAlgo_t> tuned_;  // by bucket
   std::map<Shape, Plan> plans_;                  // by exact shape
 };
@@ -170,6 +180,9 @@ GemmPlans::State::State() {
   check_cublas(cublasLtMatmulDescInit(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "a descriptor", none);
   const cublasOperation_t transposed = CUBLAS_OP_T;
   check_cublas(cublasLtMatmulDescSetAttribute(&product_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)), "a descriptor", none);
+  fast_product_ = product_;
+  const int8_t fast = 1;
+  check_cublas(cublasLtMatmulDescSetAttribute(&fast_product_, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof(fast)), "a descriptor", none);
 }
 
 // Partial sums over K are added as fp32 in the workspace, never in the output's type.
@@ -187,7 +200,7 @@ std::vector<cublasLtMatmulHeuristicResult_t> GemmPlans::State::candidates(Layout
   }
   std::vector<cublasLtMatmulHeuristicResult_t> results(most);
   int count = 0;
-  check_cublas(cublasLtMatmulAlgoGetHeuristic(handle_.get(), &product_, &layouts.w, &layouts.x, &layouts.y, &layouts.y, &preference,
+  check_cublas(cublasLtMatmulAlgoGetHeuristic(handle_.get(), product_of(layouts), &layouts.w, &layouts.x, &layouts.y, &layouts.y, &preference,
                                               most, results.data(), &count),
                "its heuristic", shape);
   results.resize(count);
@@ -199,7 +212,7 @@ std::vector<cublasLtMatmulHeuristicResult_t> GemmPlans::State::candidates(Layout
 bool GemmPlans::State::possible(Layouts& layouts, const cublasLtMatmulAlgo_t& algo) {
   cublasLtMatmulHeuristicResult_t result{};
   const cublasStatus_t status =
-      cublasLtMatmulAlgoCheck(handle_.get(), &product_, &layouts.w, &layouts.x, &layouts.y, &layouts.y, &algo, &result);
+      cublasLtMatmulAlgoCheck(handle_.get(), product_of(layouts), &layouts.w, &layouts.x, &layouts.y, &layouts.y, &algo, &result);
   return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kWorkspaceBytes;
 }
 
@@ -215,7 +228,7 @@ Plan& GemmPlans::State::plan(const Shape& shape) {
 cublasStatus_t GemmPlans::State::launch(Plan& plan, const GemmOperands& op, Stream& stream) {
   const float one = 1, zero = 0;
   Layouts& layouts = plan.layouts;
-  return cublasLtMatmul(handle_.get(), &product_, &one, op.w.data, &layouts.w, op.x.data, &layouts.x, &zero, op.y.data, &layouts.y,
+  return cublasLtMatmul(handle_.get(), product_of(layouts), &one, op.w.data, &layouts.w, op.x.data, &layouts.x, &zero, op.y.data, &layouts.y,
                         op.y.data, &layouts.y, &plan.algo, workspace_.data(), kWorkspaceBytes, cuda_of(stream));
 }
 

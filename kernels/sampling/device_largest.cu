@@ -49,13 +49,13 @@ __device__ Best scan(const float* gLogits, int begin, int end, bool vectors) {
   return best;
 }
 
-// Grid: parts x n.
+// Grid: [n, parts].
 __global__ void __launch_bounds__(kThreads) largest_kernel(Largest args) {
-  const int slot = blockIdx.y;
+  const int slot = blockIdx.x;
   const int state = args.state_row[slot];
   if (state < 0 || !args.tables.rows[state].plain(args.position[slot])) return;
-  const int length = slice_length(args.rows.vocabulary, gridDim.x);
-  const int begin = min(args.rows.vocabulary, static_cast<int>(blockIdx.x) * length);
+  const int length = slice_length(args.rows.vocabulary, gridDim.y);
+  const int begin = min(args.rows.vocabulary, static_cast<int>(blockIdx.y) * length);
   const int end = min(args.rows.vocabulary, begin + length);
   const Best mine = scan(args.rows.data + slot * args.rows.stride, begin, end, args.rows.vectors);
   uint64_t* sBest = static_cast<uint64_t*>(block_memory());  // [kThreads / kLanes]
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) largest_kernel(Largest args) {
   __syncthreads();
   if (threadIdx.x >= kLanes) return;
   const uint64_t all = warp_largest(threadIdx.x < kThreads / kLanes ? sBest[threadIdx.x] : 0);
-  if (threadIdx.x == 0) args.tables.greedy_parts[int64_t{slot} * kMostGreedyParts + blockIdx.x] = all;
+  if (threadIdx.x == 0) args.tables.greedy_parts[int64_t{slot} * kMostGreedyParts + blockIdx.y] = all;
 }
 
 }  // namespace
@@ -80,7 +80,7 @@ void find_largest(const SampleDevice& op, Stream& stream) {
   const int64_t n = op.logits.shape[0];
   const Largest arguments{logit_rows(op.logits), op.tables, op.state_row, op.position};
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(greedy_parts(n, op.logits.shape[1])), static_cast<unsigned>(n));
+  config.gridDim = dim3(static_cast<unsigned>(n), static_cast<unsigned>(greedy_parts(n, op.logits.shape[1])));
   config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = sizeof(uint64_t) * kThreads / kLanes;
   config.stream = static_cast<cudaStream_t>(stream.cuda);

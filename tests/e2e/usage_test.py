@@ -25,6 +25,8 @@ class Usage(unittest.TestCase):
             (["serve", "--colour", "red"], "--colour"),
             (["serve", support.MODEL, "--port", "70000"], "--port"),
             (["serve", support.MODEL, "--max-num-seqs", "many"], "--max-num-seqs"),
+            (["serve", support.MODEL, "--max-num-seqs", "32769"], "--max-num-seqs"),
+            (["serve", support.MODEL, "--max-num-batched-tokens", "1048577"], "--max-num-batched-tokens"),
             (["generate", support.MODEL, "--prompt", "x", "--dmc", "sometimes"], "--dmc"),
             (["serve", support.MODEL, "--tensor-parallel-size", "4"], "--tensor-parallel-size"),
             (["serve", support.MODEL, "--pipeline-parallel-size", "31"], "--pipeline-parallel-size"),

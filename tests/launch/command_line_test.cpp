@@ -131,6 +131,8 @@ TEST(ExitCodes, UsageErrorsAreTwo) {
   EXPECT_EQ(run({"serve", "--port", "abc"}), kExitUsage);
   EXPECT_EQ(run({"serve", "--port", "70000"}), kExitUsage);
   EXPECT_EQ(run({"serve", "--tensor-parallel-size", "0"}), kExitUsage);
+  EXPECT_EQ(run({"generate", "tiny", "--load-format", "dummy", "--prompt", "x", "--max-num-seqs", "32769"}), kExitUsage);
+  EXPECT_EQ(run({"generate", "tiny", "--load-format", "dummy", "--prompt", "x", "--max-num-batched-tokens", "1048577"}), kExitUsage);
   EXPECT_EQ(run({"bench"}), kExitUsage);
   EXPECT_EQ(run({"bench", "serve", "--percentile-metrics", "ttft,speed"}), kExitUsage);
   EXPECT_EQ(run({"bench", "serve", "--metric-percentiles", "101"}), kExitUsage);

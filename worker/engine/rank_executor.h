@@ -50,7 +50,7 @@ class RankExecutor {
 };
 
 // Loads this rank's shard and allocates its caches on the device that the options name. Collective over the replica. Throws ModelError or
-// std::runtime_error.
+// std::runtime_error, or on all ranks the StartError that tells of some.
 std::unique_ptr<RankExecutor> make_executor(const TensorSource& source, const EngineOptions& options, const RankGroups& groups);
 
 parallel::ShardSpec shard_of(const ModelConfig& config, const RankGroups& groups);

@@ -19,6 +19,10 @@ namespace accrete::worker {
 namespace {
 
 constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;
+// A grid's second dimension ends at 65535. The cache updates on GPUs lay it along the sequences of a batch, padded to a power of two and with
+// one more for the free list, and along words of 32 tokens.
+constexpr int64_t kMostSequences = 32768;
+constexpr int64_t kMostBatchedTokens = 1 << 20;
 
 bool known_dtype(const std::string& name) { return name == "auto" || name == "bfloat16" || name == "float32"; }
 
@@ -44,8 +48,10 @@ std::string check_gpu_options(const EngineOptions& o) {
 
 std::string check_lengths(const EngineOptions& o) {
   if (o.max_model_len < 0) return fmt::format("--max-model-len {}: at least 1", o.max_model_len);
-  if (o.max_num_seqs < 0 || o.max_num_seqs > 65536) return fmt::format("--max-num-seqs {}: 1 to 65536", o.max_num_seqs);
-  if (o.max_num_batched_tokens < 0) return fmt::format("--max-num-batched-tokens {}: at least 1", o.max_num_batched_tokens);
+  if (o.max_num_seqs < 0 || o.max_num_seqs > kMostSequences) return fmt::format("--max-num-seqs {}: 1 to {}", o.max_num_seqs, kMostSequences);
+  if (o.max_num_batched_tokens < 0 || o.max_num_batched_tokens > kMostBatchedTokens) {
+    return fmt::format("--max-num-batched-tokens {}: 1 to {}", o.max_num_batched_tokens, kMostBatchedTokens);
+  }
   if (o.max_num_batched_tokens > 0 && o.max_num_batched_tokens < o.max_num_seqs) {
     return fmt::format("--max-num-batched-tokens {}: at least --max-num-seqs ({})", o.max_num_batched_tokens, o.max_num_seqs);
   }

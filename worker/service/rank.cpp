@@ -3,32 +3,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 
 #include "worker/engine/settings.h"
+#include "worker/engine/start_errors.h"
 
 namespace accrete::worker {
 namespace {
 
-// What each rank tells the others when it has loaded, or why it has not.
-struct LoadAnswer {
-  RankInfo info;
-  bool failed = false;
-  char why[512] = {};
-};
-
 parallel::Topology replica_topology(const EngineOptions& options) { return {options.topology.tensor, options.topology.pipeline, 1}; }
 
-std::vector<RankInfo> exchange(const LoadAnswer& mine, parallel::Communicator& replica) {
-  std::vector<LoadAnswer> all(replica.size());
+std::vector<RankInfo> exchange(const RankInfo& mine, parallel::Communicator& replica) {
+  std::vector<RankInfo> all(replica.size());
   replica.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
-  std::vector<RankInfo> infos;
-  for (int rank = 0; rank < replica.size(); ++rank) {
-    if (all[rank].failed) throw std::runtime_error(fmt::format("rank {}: {}", rank, all[rank].why));
-    infos.push_back(all[rank].info);
-  }
-  return infos;
+  return all;
 }
 
 int64_t tokens_at_cr1(const RankInfo& info, int64_t page_slots) { return info.pages / info.heads() * page_slots; }
@@ -40,15 +28,8 @@ Rank::Rank(const TensorSource& source, const EngineOptions& options, parallel::C
   const parallel::Topology topology = replica_topology(options);
   const parallel::Place place = parallel::place_of(topology, replica.rank());
   tensor_ = replica.split(place.stage, place.shard);
-  LoadAnswer mine;
-  try {
-    executor_ = make_executor(source, options, RankGroups{replica, *tensor_, topology, host.ranks, host.mine});
-    mine.info = executor_->info();
-  } catch (const std::exception& error) {
-    mine.failed = true;
-    std::strncpy(mine.why, error.what(), sizeof(mine.why) - 1);
-  }
-  infos_ = exchange(mine, replica);
+  run_shared(replica, [&] { executor_ = make_executor(source, options, RankGroups{replica, *tensor_, topology, host.ranks, host.mine}); });
+  infos_ = exchange(executor_->info(), replica);
 }
 
 std::string served_name(const EngineOptions& options) {

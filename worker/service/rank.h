@@ -19,8 +19,7 @@ struct HostRanks {
 
 class Rank {
  public:
-  // Collective over the replica's ranks (stage * T + shard). Throws when this rank cannot load, and on every other rank an error naming the
-  // one that could not.
+  // Collective over the replica's ranks (stage * T + shard). When some cannot start, all of them throw the same StartError, which names them.
   Rank(const TensorSource& source, const EngineOptions& options, parallel::Communicator& replica, const HostRanks& host);
 
   bool leads() const { return replica_.rank() == 0; }

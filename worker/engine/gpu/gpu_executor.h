@@ -20,7 +20,8 @@ namespace accrete::worker {
 
 class GpuExecutor : public RankExecutor {
  public:
-  // Collective over the replica.
+  // Collective over the replica. What fails up to the first step that ranks take together is a StartError on all of them; what fails on one rank
+  // in such a step is the device group's CommError on the others.
   GpuExecutor(const TensorSource& source, const EngineOptions& options, const RankGroups& groups);
   ~GpuExecutor() override;
 
@@ -42,10 +43,13 @@ class GpuExecutor : public RankExecutor {
     DeviceEvent begun, done;
   };
 
+  void make_groups(bool gpus_shared);
   void size_steps();
+  void load_stage(const TensorSource& source, const parallel::ShardSpec& shard);
   void make_buffers();
   void tune_products();
-  void make_cache(const ModelConfig& config, const parallel::ShardSpec& shard, int sharers, bool shared);
+  int64_t cache_budget(const cache::KvCacheShape& shape, int sharers);
+  void make_cache(const cache::KvCacheShape& shape, int64_t budget);
   int64_t graph_bytes();
   std::vector<int64_t> buckets() const;
   DeviceGraph capture(int64_t batch);

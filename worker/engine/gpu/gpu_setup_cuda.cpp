@@ -10,6 +10,7 @@
 #include "worker/engine/gpu/device_groups.h"
 #include "worker/engine/gpu/gpu_executor.h"
 #include "worker/engine/settings.h"
+#include "worker/engine/start_errors.h"
 
 namespace accrete::worker {
 namespace {
@@ -42,33 +43,72 @@ void check_model(const ModelConfig& config, const parallel::ShardSpec& shard, co
   if (group > 64) refuse(fmt::format("{} query heads for a KV head; GPUs do 64", group));
 }
 
+// Pairs with the constructor's first shared error.
+GpuStageDevice open_device(const EngineOptions& options, const RankGroups& groups) {
+  try {
+    return GpuStageDevice(gpu_index(groups), cpu_threads(options, groups.ranks_on_host));
+  } catch (const std::exception& error) {
+    share_error(groups.replica, error.what());
+    throw;
+  }
+}
+
+struct Sharers {
+  int here = 1;  // ranks on this GPU
+  int most = 1;  // on any of the replica's
+};
+
+Sharers sharers_of(const RankGroups& groups, int gpu) {
+  char host[64] = {};
+  gethostname(host, sizeof(host) - 1);
+  Sharers sharers{ranks_on_gpu(groups.replica, host, gpu)};
+  std::vector<int> all(groups.replica.size());
+  groups.replica.all_gather(std::as_bytes(std::span(&sharers.here, 1)), std::as_writable_bytes(std::span(all)));
+  for (int count : all) sharers.most = std::max(sharers.most, count);
+  return sharers;
+}
+
 }  // namespace
 
+// Whatever may fail on one rank alone runs shared, so that all ranks enter each collective operation or none does.
 GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& options, const RankGroups& groups)
     : options_(options),
       groups_(groups),
       place_(parallel::place_of(groups.topology, groups.replica.rank())),
-      device_(gpu_index(groups), cpu_threads(options, groups.ranks_on_host)) {
-  if (options_.trace_operations) {
-    options_.enforce_eager = true;
-    device_.start_trace();
+      device_(open_device(options, groups)) {
+  parallel::ShardSpec shard;
+  cache::KvCacheShape shape;
+  run_shared(groups_.replica, [&] {
+    if (options_.trace_operations) {
+      options_.enforce_eager = true;
+      device_.start_trace();
+    }
+    shard = shard_of(source.config(), groups_);
+    check_model(source.config(), shard, options_);
+    shape = cache_shape(options_, source.config(), shard);
+  });
+  const Sharers sharers = sharers_of(groups_, device_.info().index);
+  make_groups(sharers.most > 1);
+  run_shared(groups_.replica, [&] { load_stage(source, shard); });
+  const int64_t budget = cache_budget(shape, sharers.here);
+  run_shared(groups_.replica, [&] { make_cache(shape, budget); });
+  capture_all();
+  fill_info(shard);
+}
+
+void GpuExecutor::make_groups(bool gpus_shared) {
+  run_shared(groups_.replica, [&] { tensor_ = make_device_group(options_, groups_.tensor, gpus_shared); });
+  if (groups_.topology.pipeline > 1) {
+    run_shared(groups_.replica, [&] { replica_ = make_device_group(options_, groups_.replica, gpus_shared); });
   }
-  char host[64] = {};
-  gethostname(host, sizeof(host) - 1);
-  const int sharers = ranks_on_gpu(groups.replica, host, device_.info().index);
-  int most_sharers = 0;
-  std::vector<int> all(groups.replica.size());
-  groups.replica.all_gather(std::as_bytes(std::span(&sharers, 1)), std::as_writable_bytes(std::span(all)));
-  for (int count : all) most_sharers = std::max(most_sharers, count);
-  const parallel::ShardSpec shard = shard_of(source.config(), groups_);
-  check_model(source.config(), shard, options);
-  tensor_ = make_device_group(options, groups.tensor, most_sharers > 1);
-  replica_ = groups.topology.pipeline > 1 ? make_device_group(options, groups.replica, most_sharers > 1) : nullptr;
-  if (options.all_reduce == "one-shot" && groups.topology.tensor > 1) {
-    one_shot_ = parallel::make_one_shot_group(groups.tensor.split(0, groups.tensor.rank()));
+  if (options_.all_reduce == "one-shot" && groups_.topology.tensor > 1) {
+    run_shared(groups_.replica, [&] { one_shot_ = parallel::make_one_shot_group(groups_.tensor.split(0, groups_.tensor.rank())); });
   }
+}
+
+void GpuExecutor::load_stage(const TensorSource& source, const parallel::ShardSpec& shard) {
   size_steps();
-  LlamaStageOptions sizes = stage_options(options, source.config());
+  LlamaStageOptions sizes = stage_options(options_, source.config());
   sizes.one_shot = one_shot_.get();
   sizes.one_shot_bytes = kOneShotBytes;
   sizes.max_step_tokens = most_.tokens;
@@ -78,9 +118,6 @@ GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& option
   if (samples_here()) samplers_ = std::make_unique<DeviceSamplerTables>(SamplerTableSize{most_.samples, source.config().vocab});
   make_buffers();
   tune_products();
-  make_cache(source.config(), shard, sharers, most_sharers > 1);
-  capture_all();
-  fill_info(shard);
 }
 
 // A bucket may be larger than the batch that it pads.
@@ -121,30 +158,36 @@ void GpuExecutor::tune_products() {
   device_.gemm_plans().tune(layers, sizes, device_.stream());
 }
 
-// Everything but the caches is there: what is left is theirs. sharers: ranks on this GPU; shared: whether any GPU of the replica has several,
-// the same on all ranks, since all of them enter the barriers or none.
-void GpuExecutor::make_cache(const ModelConfig& config, const parallel::ShardSpec& shard, int sharers, bool shared) {
-  cache::KvCacheShape shape = cache_shape(options_, config, shard);
-  int64_t budget = options_.kv_cache_memory_bytes;
-  if (budget == 0) {
+// Bytes for this rank's caches: everything else is there, and what is left is theirs, once graphs have been measured on a cache of the least
+// size. Collective: nobody measures before all ranks have given that cache back, nobody takes memory before all have measured.
+int64_t GpuExecutor::cache_budget(const cache::KvCacheShape& shape, int sharers) {
+  if (options_.kv_cache_memory_bytes > 0) return options_.kv_cache_memory_bytes;
+  run_shared(groups_.replica, [&] {
     cache::KvCacheShape least = shape;
     least.sequences = 1;
     least.max_tokens = shape.page_slots;
     least.pages = shape.heads();
     cache_ = std::make_unique<cache::DeviceKvCache>(least, device_.stream());
-    const int64_t graphs = graph_bytes();
+  });
+  int64_t graphs = 0, budget = 0;
+  run_shared(groups_.replica, [&] {
+    graphs = graph_bytes();
     cache_.reset();
     synchronize(device_.stream());
-    if (shared) groups_.replica.barrier();
+  });
+  run_shared(groups_.replica, [&] {
     const int64_t total = device_.info().total_bytes, used = total - free_device_bytes();
     budget = (static_cast<int64_t>(options_.gpu_memory_utilization * static_cast<double>(total)) - used) / sharers - graphs - kSpareBytes;
-    if (shared) groups_.replica.barrier();
-    if (budget <= 0) {
-      throw std::runtime_error(fmt::format("GPU {} ({}): weights and work space leave nothing for caches: {} of {} bytes are in use and "
-                                           "--gpu-memory-utilization is {}; use more GPUs, --quantization fp8 or a smaller --max-num-batched-tokens",
-                                           device_.info().index, device_.info().name, used, total, options_.gpu_memory_utilization));
-    }
-  }
+    if (budget > 0) return;
+    throw std::runtime_error(fmt::format("GPU {} ({}): weights and work space leave nothing for caches: {} of {} bytes are in use and "
+                                         "--gpu-memory-utilization is {}; use more GPUs, --quantization fp8 or a smaller --max-num-batched-tokens",
+                                         device_.info().index, device_.info().name, used, total, options_.gpu_memory_utilization));
+  });
+  return budget;
+}
+
+void GpuExecutor::make_cache(const cache::KvCacheShape& whole, int64_t budget) {
+  cache::KvCacheShape shape = whole;
   set_pages(shape, budget);
   cache_ = std::make_unique<cache::DeviceKvCache>(shape, device_.stream());
   const size_t counted = 2 * static_cast<size_t>(options_.max_num_seqs * shape.heads()) * sizeof(int32_t);

@@ -11,10 +11,6 @@
 #include "kernels/cuda.h"
 #include "kernels/device/device_memory.h"
 
-#ifndef ACCRETE_TRY_FAST_ACCUM
-#define ACCRETE_TRY_FAST_ACCUM 0  // 1: fp8 products of many rows add in the tensor cores' own registers all along K, with fewer bits than fp32
-#endif
-
 namespace accrete {
 namespace {
 
@@ -39,8 +35,9 @@ struct Shape {
   DType weights, out;
   auto operator<=>(const Shape&) const = default;
 
-  // The same for all shapes of a bucket: an algorithm is tuned for one way of adding.
-  bool adds_fast() const { return ACCRETE_TRY_FAST_ACCUM && weights == DType::fp8 && token_bucket(tokens) >= kFastRows; }
+  // fp8 products of many rows add in the tensor cores' own registers all along K, with fewer bits than fp32: 8 % more prompt tokens a second
+  // on a 70B, 0.1 % more perplexity on SmolLM2. The same for all shapes of a bucket: an algorithm is tuned for one way of adding.
+  bool adds_fast() const { return weights == DType::fp8 && token_bucket(tokens) >= kFastRows; }
   Shape bucket() const { return {token_bucket(tokens), outputs, depth, 0, 0, weights, out}; }
   std::string text() const {
     return fmt::format("{} x {} x {} {} -> {}", tokens, outputs, depth, name_of(weights), name_of(out));

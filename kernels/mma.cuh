@@ -7,10 +7,6 @@
 
 #include "kernels/dtype.h"
 
-#ifndef ACCRETE_TRY_EVICT
-#define ACCRETE_TRY_EVICT 0  // 1: what is read once is the first that L2 drops
-#endif
-
 namespace accrete {
 
 // d[16 x 8] += a[16 x 16] b[16 x 8], bf16 operands, f32 sums. Lane i, with r = i / 4 and c = 2 (i % 4):
@@ -39,20 +35,14 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
 __device__ inline float low_float(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float high_float(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// 16 bytes that are read once: past L1.
+// 16 bytes that are read once: past L1, and the first that L2 drops.
 __device__ inline uint4 load_once(const void* from) {
   uint4 value;
-#if ACCRETE_TRY_EVICT
   uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
                : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                : "l"(from), "l"(policy));
-#else
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "l"(from));
-#endif
   return value;
 }
 

@@ -17,10 +17,6 @@
 #include "kernels/dependent_launch.cuh"
 #include "kernels/mma.cuh"
 
-#ifndef ACCRETE_TRY_SHIFT
-#define ACCRETE_TRY_SHIFT 0  // 1: a tile's page by a shift, not a division
-#endif
-
 namespace accrete {
 namespace {
 
@@ -44,9 +40,7 @@ struct DecodeArgs {
   bf16* out;                  // [T, Hq, D]
   int max_pages;
   int page_tiles;             // tiles of a page
-#if ACCRETE_TRY_SHIFT
   int page_shift;             // log2 of page_tiles
-#endif
   int items;                  // of the step
   int kv_heads;
   int group;                  // G
@@ -169,11 +163,7 @@ struct TileWalk {
   // First element of a tile's keys. Pages that are missing (a void row) read as page 0: nothing out of bounds.
   template <int kSize>
   __device__ const bf16* keys(const DecodeArgs& a, int tile) {
-#if ACCRETE_TRY_SHIFT
     const int index = tile >> a.page_shift, within = tile & (page_tiles - 1);
-#else
-    const int index = tile / page_tiles, within = tile % page_tiles;
-#endif
     if (index / 32 != held) {
       held = index / 32;
       const int at = held * 32 + static_cast<int>(threadIdx.x % 32);
@@ -302,10 +292,8 @@ void launch_decode_attention(const Attention& op, cudaStream_t stream) {
   a.out = op.out.as<bf16>().data;
   a.max_pages = static_cast<int>(op.cache.page_rows.shape[3]);
   a.page_tiles = op.cache.page_slots / kTileSlots;
-#if ACCRETE_TRY_SHIFT
   CHECK(std::has_single_bit(static_cast<unsigned>(a.page_tiles)), a.page_tiles);
   a.page_shift = std::countr_zero(static_cast<unsigned>(a.page_tiles));
-#endif
   a.items = plan.shape.items(static_cast<int>(op.batch.decodes));
   a.kv_heads = plan.shape.kv_heads;
   a.group = plan.shape.group;

@@ -7,22 +7,13 @@
 #include "kernels/attention/decode_plan.h"
 #include "kernels/mma.cuh"
 
-#ifndef ACCRETE_TRY_ACQREL
-#define ACCRETE_TRY_ACQREL 0  // 1: one atomic that releases and acquires, not fences around a relaxed one
-#endif
-
-#ifndef ACCRETE_TRY_GROUPS
-#define ACCRETE_TRY_GROUPS 0  // 1: parts of many rows are merged in groups of about the root of their number
-#endif
-
 namespace accrete {
 
 // How many neighbouring parts of an item of `count` one warp merges. With eight rows a warp has two parts in flight at once, so that a chain of
-// few and then of few groups ends sooner than one of all.
-__device__ inline int parts_of_group([[maybe_unused]] int count, [[maybe_unused]] int rows) {
-#if ACCRETE_TRY_GROUPS
-  if (rows > 4 && count > 8) return count <= 16 ? 4 : count <= 64 ? 8 : count <= 256 ? 16 : kGroupParts;
-#endif
+// few and then of few groups ends sooner than one of all; groups of few parts cost more than they save.
+__device__ inline int parts_of_group(int count, int rows) {
+  constexpr int kManyRows = 5, kManyParts = 25;
+  if (rows >= kManyRows && count >= kManyParts) return count <= 64 ? 8 : count <= 256 ? 16 : kGroupParts;
   return kGroupParts;
 }
 
@@ -78,7 +69,6 @@ __device__ void write_partial(float* to, int rows, const Softmax<kSize>& softmax
   }
 }
 
-#if ACCRETE_TRY_ACQREL
 // Whether this warp is the last of `count` to come here; the counter returns to zero with the last. The atomic is lane 0's: the barriers of
 // the warp before and after it bring what all lanes have written under its release, and what all lanes read afterwards under its acquire.
 __device__ inline bool is_last(int32_t* arrived, int count) {
@@ -93,20 +83,6 @@ __device__ inline bool is_last(int32_t* arrived, int count) {
   __syncwarp();
   return static_cast<int>(__shfl_sync(0xffffffffu, before, 0)) == count - 1;
 }
-#else
-// Whether this warp is the last of `count` to come here. The first fence is for what the warp has written before, the second for what it
-// reads of the others afterwards; the counter returns to zero with the last.
-__device__ inline bool is_last(int32_t* arrived, int count) {
-  __threadfence();
-  __syncwarp();
-  unsigned before = 0;
-  if (threadIdx.x % 32 == 0) before = atomicInc(reinterpret_cast<unsigned*>(arrived), static_cast<unsigned>(count - 1));
-  before = __shfl_sync(0xffffffffu, before, 0);
-  if (static_cast<int>(before) != count - 1) return false;
-  __threadfence();
-  return true;
-}
-#endif
 
 // Parts first, first + step, ..., `count` of them.
 struct PartRun {

@@ -68,12 +68,18 @@ Scores scores_of(const Model& model, const parallel::Topology& topology, const s
   return scores;
 }
 
-// As in gpu_replica_test.cpp: 4 L + 2 roundings of 2^-9 add up as a random walk, four deviations, two logits; `deviation`: of the logits.
+// As in gpu_replica_test.cpp: 4 L + 2 roundings of 2^-9 add up as a random walk, four deviations, two logits; `deviation`: of the logits of a
+// trained model.
 double bound_of(const Model& model, double deviation) { return 4 * 0x1p-9 * std::sqrt(4.0 * static_cast<double>(model.layers) + 2) * deviation * std::sqrt(2.0); }
 
-void expect_close(const Scores& found, const Scores& wanted, double bound, const std::string& what) {
+double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
   double largest = 0;
-  for (size_t i = 0; i < wanted.text.size(); ++i) largest = std::max(largest, std::abs(found.text.at(i) - wanted.text[i]));
+  for (size_t i = 0; i < b.size(); ++i) largest = std::max(largest, std::abs(a.at(i) - b[i]));
+  return largest;
+}
+
+void expect_close(const Scores& found, const Scores& wanted, double bound, const std::string& what) {
+  double largest = largest_difference(found.text, wanted.text);
   size_t alike = 0;
   while (alike < wanted.tokens.size() && found.tokens.at(alike) == wanted.tokens[alike]) {
     largest = std::max(largest, std::abs(found.answer.at(alike) - wanted.answer[alike]));
@@ -112,13 +118,16 @@ TEST_P(GpuShards, SmolLm2ScoresAsOnOneGpu) {
   if (config.vocab != 49152) GTEST_SKIP() << "ACCRETE_TEST_MODEL is not SmolLM2-135M, whose text this is";
   if (GetParam().tensor > config.kv_heads) GTEST_SKIP() << fmt::format("{} KV heads", config.kv_heads);
   model.layers = config.layers;
+  model.options.tune_products = false;
   std::ifstream file(std::string(ACCRETE_SOURCE_DIR) + "/tests/golden/llama/smollm2_reference.json");
   model.text = nlohmann::json::parse(file)["text"]["ids"].get<std::vector<int32_t>>();
   static const Scores wanted = scores_of(model, {}, "auto");
   expect_as_one_gpu(model, wanted, bound_of(model, 3.0), GetParam());
 }
 
-// 32 layers and heads of 128 with random weights, which every shard makes alike.
+// 32 layers and heads of 128 with random weights, which every shard makes alike. Random layers amplify a rounding, nobody knows by how much: so one
+// GPU that reads the text in small pieces, that is with other products, shows what roundings do. Shards round once more at each of their sums,
+// and may be three times as far.
 TEST_P(GpuShards, RandomLlama7bScoresAsOnOneGpu) {
   if (GetParam().tensor == 3) GTEST_SKIP() << "11,008 MLP columns do not go into 3 shards of whole vectors";
   Model model;
@@ -128,16 +137,17 @@ TEST_P(GpuShards, RandomLlama7bScoresAsOnOneGpu) {
   model.options.max_num_seqs = 4;
   model.options.max_model_len = 1024;
   model.options.kv_cache_memory_bytes = int64_t{2} << 30;
-  model.layers = 32;
+  model.options.tune_products = false;  // two runs may find other algorithms the fastest, which add in another order
   std::mt19937 random(7);
   model.text.resize(512);
   for (int32_t& token : model.text) token = std::uniform_int_distribution<int32_t>(3, 31999)(random);
   static const Scores wanted = scores_of(model, {}, "auto");
-  // Random tokens under logits of deviation s have log probabilities of -ln V - s^2 / 2 on average.
-  double mean = 0;
-  for (double logprob : wanted.text) mean += logprob / static_cast<double>(wanted.text.size());
-  const double deviation = std::sqrt(std::max(0.01, 2 * (-mean - std::log(32000.0))));
-  expect_as_one_gpu(model, wanted, bound_of(model, deviation), GetParam());
+  static const double bound = [&] {
+    Model pieces = model;
+    pieces.options.max_num_batched_tokens = 40;
+    return 3 * largest_difference(scores_of(pieces, {}, "auto").text, wanted.text);
+  }();
+  expect_as_one_gpu(model, wanted, bound, GetParam());
 }
 
 std::string name_of(const testing::TestParamInfo<parallel::Topology>& info) { return fmt::format("Tp{}Pp{}", info.param.tensor, info.param.pipeline); }

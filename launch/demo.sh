@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything once, on a fresh Debian 12 or Ubuntu 24.04: packages, build, model, a coordinator and a replica of TP x PP ranks under
-# mpirun, a chat answer streamed through the OpenAI-compatible API, the caches as the cluster page shows them, then the same with
-# forced compression. TP, PP (default 2 x 1), PORT and PROMPT can be set. Exit code 0: all of it worked.
+# mpirun, whose caches compress by the default model's learned decisions, a chat answer streamed through the OpenAI-compatible API, slots and
+# compression ratio of its caches, then the same from the unmodified model. TP, PP (default 2 x 1), PORT and PROMPT can be set. Exit code 0: all of it worked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS
@@ -60,18 +60,18 @@ cmake --preset release "${launcher[@]}" >build/configure-release.log 2>&1 || { t
 cmake --build --preset release --target accrete -j "$(nproc)" || die "the build failed"
 step "model"
 model=$(bash launch/fetch_model.sh) || die "no model"
-"$accrete" inspect "$model" -tp "$tp" -pp "$pp"
+"$accrete" inspect "$model" --adapter launch/default_model -tp "$tp" -pp "$pp"
 
-step "a coordinator and a replica of $tp x $pp ranks under mpirun"
-start plain
+step "a coordinator and a replica of $tp x $pp ranks under mpirun, caches compressed by learned decisions"
+start learned --adapter launch/default_model
 summary
 step "chat: $prompt"
 chat 96 || die "no answer"
 stop
 
-step "the same with forced decisions at CR 4: synthetic, for the memory figures; the text means nothing"
-start synthetic --dmc-synthetic-cr 4
-chat 48 || die "no answer"
+step "the same from the unmodified model"
+start plain
+chat 96 || die "no answer"
 summary
 stop
 step "all of it worked"

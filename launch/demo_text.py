@@ -36,8 +36,10 @@ def chat():
 def cluster():
     page = json.load(sys.stdin)
     for model in page["models"]:
-        forced = model.get("dmc", {}).get("synthetic_cr", 0)
-        kind = f"decisions SYNTHETIC at CR {forced:g}" if forced else "no compression (a plain Llama)"
+        dmc = model.get("dmc", {})
+        forced, learned = dmc.get("synthetic_cr", 0), dmc.get("target_cr", 0)
+        kind = (f"decisions SYNTHETIC at CR {forced:g}" if forced else f"caches compressed by learned decisions, trained for CR {learned:g}" if learned
+                else "no compression (a plain Llama)")
         print(f"model {model['name']} on {model['device']}, weights {model['dtype']}, {kind}")
     for replica in page["replicas"]:
         shape, report = replica["shape"], replica["report"]

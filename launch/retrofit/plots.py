@@ -2,7 +2,7 @@
 import json
 import pathlib
 
-WIDTH, HEIGHT, LEFT, TOP = 720, 300, 64, 34
+WIDTH, HEIGHT, LEFT, TOP, LEGEND = 720, 300, 64, 34, 120
 COLOURS = ["#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#0891b2"]
 
 
@@ -36,7 +36,7 @@ def curves(title, series):
     xs, ys = [p[0] for p in points], sorted(p[1] for p in points)
     low, high = ys[0], ys[min(len(ys) - 1, int(len(ys) * 0.995))]
     high = high if high > low else low + 1
-    right, bottom, span = WIDTH - 16, HEIGHT - 34, max(1, max(xs) - min(xs))
+    right, bottom, span = WIDTH - LEGEND, HEIGHT - 34, max(1, max(xs) - min(xs))
     px = lambda x: LEFT + (x - min(xs)) / span * (right - LEFT)
     py = lambda y: bottom - (min(y, high) - low) / (high - low) * (bottom - TOP)
     parts = [text(LEFT, 18, title, size=14)]
@@ -50,8 +50,8 @@ def curves(title, series):
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
     for i, (name, colour) in enumerate(zip(series, COLOURS)):
-        parts.append(f'<rect x="{right - 150}" y="{TOP + 16 * i}" width="10" height="10" fill="{colour}"/>')
-        parts.append(text(right - 135, TOP + 9 + 16 * i, name))
+        parts.append(f'<rect x="{right + 14}" y="{TOP + 16 * i}" width="10" height="10" fill="{colour}"/>')
+        parts.append(text(right + 29, TOP + 9 + 16 * i, name))
     return document(WIDTH, HEIGHT, parts)
 
 

@@ -107,7 +107,8 @@ Measured measure(OfflineEngine& engine, const DecodeFlags& flags, const std::vec
   return measured;
 }
 
-DecodeRow row_of(const Measured& measured, const rpc::ReplicaShape& shape, int64_t batch, int stages) {
+// parts: steps that take the batch once round
+DecodeRow row_of(const Measured& measured, const rpc::ReplicaShape& shape, int64_t batch, int parts) {
   DecodeRow row;
   row.batch = batch;
   const Distribution steps = distribution(measured.steps, {});
@@ -125,7 +126,7 @@ DecodeRow row_of(const Measured& measured, const rpc::ReplicaShape& shape, int64
   }
   const auto iterations = static_cast<double>(report.counters().iterations() - measured.before.counters().iterations());
   const double busy = report.counters().device_seconds() - measured.before.counters().device_seconds();
-  if (iterations > 0 && busy > 0) row.device_share = std::min(1.0, busy / iterations * stages / row.step_mean);
+  if (iterations > 0 && busy > 0) row.device_share = std::min(1.0, busy / iterations * parts / row.step_mean);
   return row;
 }
 
@@ -147,7 +148,8 @@ DecodeRow Bench::run(double ratio) {
   options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, batch);
   OfflineEngine engine(options);
   const rpc::ReplicaShape shape = engine.status().shape;
-  DecodeRow row = row_of(measure(engine, flags, prompts_of(flags, options, batch, model.vocab)), shape, batch, options.topology.pipeline);
+  const int parts = options.topology.pipeline > 1 ? worker::steps_in_flight(options) : 1;
+  DecodeRow row = row_of(measure(engine, flags, prompts_of(flags, options, batch, model.vocab)), shape, batch, parts);
   row.cr = ratio;
   row.largest = flags.batch_size == 0;
   const DecodeLoad load{batch, row.slots, ratio > 1.0, options.quantization == "fp8", options.topology.tensor, options.topology.pipeline};

@@ -19,7 +19,7 @@ from retrofit import baselines, data, export, model_files, schedule, student, we
 
 BINARY = os.environ.get("ACCRETE_BIN", str(with_torch.ROOT / "build" / "release" / "bin" / "accrete"))
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, " * 2
-ENGINE = ["--device", "cpu", "--cpu-threads", "1", "--dtype", "float32", "--kv-cache-dtype", "float32", "--kv-cache-memory-bytes", "16MiB"]
+ENGINE = ["--device", "cpu", "--cpu-threads", "1", "--kv-cache-dtype", "float32", "--kv-cache-memory-bytes", "16MiB"]
 
 
 class Engine(unittest.TestCase):
@@ -42,9 +42,9 @@ class Engine(unittest.TestCase):
         self.assertGreater(len(set(merged.flatten().tolist())), 2, "heads differ")
         return math.exp(result.means[1].item()), (1 / (1 - merged.mean(1))).tolist()
 
-    def engine(self, *model):
+    def engine(self, *model, dtype="float32"):
         out = self.folder / "figures.json"
-        command = [BINARY, "eval", "perplexity", *map(str, model), "--text", str(self.folder / "text.txt"), "--output-json", str(out), *ENGINE]
+        command = [BINARY, "eval", "perplexity", *map(str, model), "--text", str(self.folder / "text.txt"), "--output-json", str(out), "--dtype", dtype, *ENGINE]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(out.read_text())
@@ -63,6 +63,16 @@ class Engine(unittest.TestCase):
         made = with_torch.decided_weights(self.model, 4)
         export.save_adapter(made, self.folder / "adapter", export.dmc_block(4.0, 12, 5.0), "base")
         self.compare(made, self.model, "--adapter", self.folder / "adapter")
+
+    def test_rounded_weights(self):
+        """The engine's default, bf16 weights: the same perplexity and slots but for what rounding moves."""
+        made = with_torch.decided_weights(self.model, 4)
+        export.save_adapter(made, self.folder / "rounded", export.dmc_block(4.0, 12, 5.0), "base")
+        perplexity, by_layer = self.hard_path(made)
+        got = self.engine(self.model, "--adapter", self.folder / "rounded", dtype="bfloat16")
+        self.assertAlmostEqual(got["perplexity"] / perplexity, 1.0, delta=0.02)
+        for ratio, wanted in zip(got["compression_ratio_by_layer"], by_layer):
+            self.assertAlmostEqual(ratio / wanted, 1.0, delta=0.05)
 
     def test_reading_it_back(self):
         """retrofit.baselines --dmc measures what was trained: the engine's perplexity once more, from an adapter and from a directory."""

@@ -94,7 +94,8 @@ void finish_engine_flags(EngineFlags& flags) {
   if (const std::string wrong = worker::check_options(o); !wrong.empty()) throw UsageError(wrong);
   if (use_default) {
     o.model = fetch_default_model();
-    if (o.adapter.empty() && o.dmc == "auto") o.adapter = default_adapter();
+    const bool forced = o.dmc_synthetic_cr > 0;  // a model that decides by itself refuses forced decisions
+    if (o.adapter.empty() && o.dmc == "auto" && !forced) o.adapter = default_adapter();
     if (o.served_model_name.empty()) o.served_model_name = kDefaultModelName;
   }
   check_shape(o);

@@ -85,6 +85,9 @@ class Usage(unittest.TestCase):
                 self.assertIn("CR 4 (the model's own)", errors)
             _, _, errors = support.run("generate", "--raw", "--dmc", "off", "--prompt", "x", "--max-tokens", "1", *support.SMALL, extra_env=nowhere)
             self.assertIn("CR 1 (no compression)", errors)
+            code, _, errors = support.run("generate", "--raw", "--dmc-synthetic-cr", "2", "--prompt", "x", "--max-tokens", "1", *support.SMALL, extra_env=nowhere)
+            self.assertEqual(code, 0, errors)
+            self.assertIn("SYNTHETIC", errors.upper())
 
     def test_version_and_help(self):
         self.assertEqual(support.run("--version")[0], 0)

@@ -96,6 +96,20 @@ class Runs(unittest.TestCase):
                 self.assertAlmostEqual(one[figure], two[figure], delta=1e-4 * max(1, abs(one[figure])))
         self.expect("no adapter of a retrofit", "--from", self.model, output="new")
 
+    def test_the_last_steps_decide_hard_in_turn(self):
+        from retrofit.student import Network
+        forward, hard = Network.forward, []
+
+        def spied(network, batch, leaves, moment, decides_hard=False):
+            hard.append(bool(decides_hard))
+            return forward(network, batch, leaves, moment, decides_hard)
+
+        with mock.patch.object(Network, "forward", spied):
+            code, _, errors = self.run_here("--steps", 40, "--lora-rank", 2, "--zero-share", 0.1, "--grow-share", 0.4)
+        self.assertEqual(code, 0, errors)
+        # Stage 3 is steps 20 to 39; its last fifth, from share 0.9 of the run on, begins with step 36.
+        self.assertEqual([step for step, is_hard in enumerate(hard) if is_hard], [36, 38])
+
     def test_all_weights(self):
         code, _, errors = self.run_here("--steps", 6, "--loss", "lm")
         self.assertEqual(code, 0, errors)

@@ -36,6 +36,9 @@ class Communicator {
   // wait for the receiver (eager); recv gives the whole message. recv idles politely (no busy core) when nothing comes
   // for a while.
   virtual void send(std::span<const std::byte> message, int to, int tag) = 0;
+  // Waits until what was sent needs this rank no more: a long message goes over only while its sender calls the communicator. For a sender
+  // that is about to wait elsewhere for what its receivers do with it. They must come to receive it without anything else from this rank.
+  virtual void flush() = 0;
   virtual std::vector<std::byte> recv(int from, int tag) = 0;
   // The same into memory of the receiver's; the message must have that size.
   virtual void recv_into(std::span<std::byte> message, int from, int tag) = 0;

@@ -51,6 +51,7 @@ class MpiCommunicator final : public Communicator {
   void broadcast(std::span<std::byte> bytes, int root) override;
   void barrier() override;
   void send(std::span<const std::byte> message, int to, int tag) override;
+  void flush() override;
   std::vector<std::byte> recv(int from, int tag) override;
   void recv_into(std::span<std::byte> message, int from, int tag) override;
   bool poll(int from, int tag) override;
@@ -204,6 +205,11 @@ void MpiCommunicator::send(std::span<const std::byte> message, int to, int tag) 
   const auto care = std::chrono::microseconds(100 + message.size() / 1000);  // a gigabyte a second
   const auto end = std::chrono::steady_clock::now() + care;
   while (!outbox_.empty() && std::chrono::steady_clock::now() < end) outbox_.reap();
+}
+
+void MpiCommunicator::flush() {
+  PoliteWait wait(patience_);
+  for (outbox_.reap(); !outbox_.empty(); outbox_.reap()) wait.pause();
 }
 
 std::vector<std::byte> MpiCommunicator::recv(int from, int tag) {

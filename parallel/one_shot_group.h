@@ -9,9 +9,9 @@
 #include <cstddef>
 #include <memory>
 
+#include "kernels/all_reduce/one_shot.h"
 #include "kernels/norm/rms_norm.h"
 #include "kernels/stream.h"
-#include "kernels/view.h"
 #include "parallel/communicator.h"
 
 namespace accrete::parallel {
@@ -28,8 +28,8 @@ class OneShotGroup {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // In place, contiguous, float32 or bfloat16; summed in rank order in float32 and rounded once, the same bits on all ranks.
-  virtual void all_reduce_sum(const AnyView<1>& values, Stream& stream) = 0;  // [n]
+  // Summed in rank order in float32 and rounded once, the same bits on all ranks.
+  virtual void all_reduce_sum(const OneShotSum& op, Stream& stream) = 0;
   // x[t] += the sum of all ranks' op.delta[t], rounded once; y[t] = RMSNorm(x[t]). All ranks hold the same bits of y where they do of x.
   virtual void all_reduce_norm(const RmsNorm& op, Stream& stream) = 0;
   // Throws CommError naming the ranks and the operation when the group is broken. Call it after waiting for a stream: the operations of a

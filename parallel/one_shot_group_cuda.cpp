@@ -21,13 +21,14 @@ class OneShotRank final : public OneShotGroup {
  public:
   OneShotRank(std::unique_ptr<Communicator> ranks, const OneShotOptions& options)
       : ranks_(std::move(ranks)), timeout_(options.timeout), memory_(*ranks_, options.capacity), state_(sizeof(OneShotState)), report_(sizeof(OneShotReport)) {
-    one_shot_load_cuda();
+    one_shot_load_cuda(ranks_->size());
     ACCRETE_CUDA_CHECK(cudaMemset(state_.data(), 0, state_.bytes()));
     ACCRETE_CUDA_CHECK(cudaDeviceSynchronize());
     *report() = {};
     ref_.rank = ranks_->rank();
     ref_.size = ranks_->size();
     ref_.capacity = options.capacity;
+    ref_.blocks = memory_.gpus_shared() ? kOneShotSharedBlocks : kOneShotBlocks;
     for (int r = 0; r < ref_.size; ++r) {
       ref_.staged[r] = memory_.staged(r);
       ref_.arrived[r] = memory_.arrived(r);
@@ -41,10 +42,10 @@ class OneShotRank final : public OneShotGroup {
 
   int rank() const override { return ref_.rank; }
   int size() const override { return ref_.size; }
-  void all_reduce_sum(const AnyView<1>& values, Stream& stream) override {
+  void all_reduce_sum(const OneShotSum& op, Stream& stream) override {
     check();
     const OpSpan span("one_shot_sum", stream);
-    one_shot_sum_cuda(values, ref_, stream);
+    one_shot_sum_cuda(op, ref_, stream);
   }
   void all_reduce_norm(const RmsNorm& op, Stream& stream) override {
     check();

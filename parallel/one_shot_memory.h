@@ -22,6 +22,8 @@ class OneShotMemory {
 
   std::byte* staged(int rank) const { return static_cast<std::byte*>(base_[rank]); }
   uint64_t* arrived(int rank) const { return reinterpret_cast<uint64_t*>(static_cast<std::byte*>(base_[rank]) + 2 * capacity_); }
+  // Whether some GPU has several of the ranks; the same on all.
+  bool gpus_shared() const { return gpus_shared_; }
   // Unmaps the others'. Kernels that read them have ended.
   void unmap();
   // Every other rank has unmapped this rank's memory.
@@ -37,6 +39,7 @@ class OneShotMemory {
   size_t capacity_;
   std::array<void*, kOneShotRanks> base_{};   // by rank
   std::array<bool, kOneShotRanks> mapped_{};  // by rank: through an IPC handle
+  bool gpus_shared_ = false;
   bool released_ = false;
 };
 

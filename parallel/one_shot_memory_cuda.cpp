@@ -69,9 +69,13 @@ OneShotMemory::OneShotMemory(Communicator& ranks, size_t capacity) : rank_(ranks
   std::vector<Card> cards(size_);
   ranks.all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(cards)));
   std::string error;
-  const auto sharing = std::count_if(cards.begin(), cards.end(), [&](const Card& card) {
-    return std::strcmp(card.host, own.host) == 0 && std::strcmp(card.gpu, own.gpu) == 0;
-  });
+  const auto on_gpu_of = [&](const Card& one) {
+    return std::count_if(cards.begin(), cards.end(), [&](const Card& card) {
+      return std::strcmp(card.host, one.host) == 0 && std::strcmp(card.gpu, one.gpu) == 0;
+    });
+  };
+  const auto sharing = on_gpu_of(own);
+  gpus_shared_ = std::any_of(cards.begin(), cards.end(), [&](const Card& card) { return on_gpu_of(card) > 1; });
   if (sharing > kOneShotRanksOnGpu) error = fmt::format("{} ranks share GPU {}, at most {} can", sharing, own.gpu, kOneShotRanksOnGpu);
   for (int r = 0; r < size_ && error.empty(); ++r) {
     if (r != rank_) error = map(own, cards[r], r);

@@ -40,6 +40,12 @@ struct Rows {
   float eps;
 };
 
+struct Scales {
+  const float* rows;     // null: none
+  const float* columns;
+  uint32_t width;        // E
+};
+
 // kCount elements as floats, zeros beyond `left`; in accesses of at most 16 bytes where the memory is aligned to them.
 template <bool kAligned, int kCount, class T>
 __device__ void load(const T* from, int64_t left, float (&to)[kCount]) {
@@ -189,52 +195,102 @@ __device__ void finish(const OneShotRef& ranks, uint64_t number) {
   ranks.state->operations = number;
 }
 
-// The sum over ranks, in rank order, of the staged piece at element `at`.
+// Pieces of all ranks at one place, as they came: unpacked before their turn they would take twice the registers. kRanks: 2, 4 or 8, what the
+// group's size rounds up to.
+template <int kRanks, class T>
+struct Parts {
+  uint4 of[kRanks];
+
+  __device__ void read(const OneShotRef& ranks, size_t half, int64_t at) {
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) {
+      if (r < ranks.size) of[r] = *reinterpret_cast<const uint4*>(ranks.staged[r] + half + at * sizeof(T));
+    }
+  }
+  // In rank order.
+  __device__ void sum(const OneShotRef& ranks, float (&rSum)[kPiece<T>]) const {
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) {
+      if (r >= ranks.size) continue;
+      const Piece<T> piece = *reinterpret_cast<const Piece<T>*>(&of[r]);
+#pragma unroll
+      for (int i = 0; i < kPiece<T>; ++i) rSum[i] = r == 0 ? static_cast<float>(piece.value[i]) : rSum[i] + static_cast<float>(piece.value[i]);
+    }
+  }
+};
+
+// The first `left` elements of a piece, zeros behind them.
+template <bool kAligned, class T>
+__device__ uint4 piece_at(const T* from, int64_t left) {
+  if (kAligned && left >= kPiece<T>) return *reinterpret_cast<const uint4*>(from);
+  Piece<T> piece;
+#pragma unroll
+  for (int i = 0; i < kPiece<T>; ++i) piece.value[i] = i < left ? from[i] : static_cast<T>(0.0f);
+  return *reinterpret_cast<const uint4*>(&piece);
+}
+
+// What the piece at element `at` of [T, E] stands for.
 template <class T>
-__device__ void sum_over_ranks(const OneShotRef& ranks, size_t half, int64_t at, float (&rSum)[kPiece<T>]) {
-  Piece<T> rPart[kOneShotRanks];
+__device__ uint4 scaled(uint4 bits, const Scales& scales, int64_t at) {
+  const auto row = static_cast<uint32_t>(at) / scales.width, column = static_cast<uint32_t>(at) - row * scales.width;
+  Piece<T> piece = *reinterpret_cast<const Piece<T>*>(&bits);
+  float rColumns[kPiece<T>];
+  load<true>(scales.columns + column, kPiece<T>, rColumns);
 #pragma unroll
-  for (int r = 0; r < kOneShotRanks; ++r) {  // all loads are under way before the first sum
-    if (r < ranks.size) rPart[r] = *reinterpret_cast<const Piece<T>*>(ranks.staged[r] + half + at * sizeof(T));
-  }
-#pragma unroll
-  for (int i = 0; i < kPiece<T>; ++i) rSum[i] = static_cast<float>(rPart[0].value[i]);
-#pragma unroll
-  for (int r = 1; r < kOneShotRanks; ++r) {
-    if (r >= ranks.size) continue;
-#pragma unroll
-    for (int i = 0; i < kPiece<T>; ++i) rSum[i] += static_cast<float>(rPart[r].value[i]);
-  }
+  for (int i = 0; i < kPiece<T>; ++i) piece.value[i] = static_cast<T>(static_cast<float>(piece.value[i]) * scales.rows[row] * rColumns[i]);
+  return *reinterpret_cast<const uint4*>(&piece);
 }
 
-template <bool kAligned, class T>
-__device__ void stage(const OneShotRef& ranks, size_t half, int64_t at, const T* from, int64_t left) {
-  float rPart[kPiece<T>];
-  load<kAligned>(from, left, rPart);
-  store<true>(reinterpret_cast<T*>(ranks.staged[ranks.rank] + half) + at, kPiece<T>, rPart);
+template <class T>
+__device__ uint4* staged_at(const OneShotRef& ranks, size_t half, int64_t at) {
+  return reinterpret_cast<uint4*>(ranks.staged[ranks.rank] + half + at * sizeof(T));
 }
 
-// Grid: a block for every kThreads pieces, at most kOneShotBlocks, which then take turns.
-template <bool kAligned, class T>
+// Grid: a block for every kThreads pieces, at most OneShotRef::blocks, which then take turns. A thread's reads of other GPUs, a microsecond
+// or two away, are under way together before the first sum: kAtOnce places of kRanks pieces.
+template <int kRanks, bool kAligned, class T>
 __global__ void __launch_bounds__(kThreads, 2)
-one_shot_sum_kernel(T* gValues, int64_t count, const __grid_constant__ OneShotRef ranks) {
+one_shot_sum_kernel(T* gValues, int64_t count, const Scales scales, const __grid_constant__ OneShotRef ranks) {
+  constexpr int kAtOnce = kOneShotRanks / kRanks, kStaged = 4;
   if (broken_before(ranks)) return;
   const Operation operation{ranks.state->operations + 1, count * sizeof(T), OneShotKind::sum};
   const size_t half = half_of(ranks, operation.number);
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPiece<T>;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kPiece<T>;
-  for (int64_t i = first; i < count; i += step) stage<kAligned>(ranks, half, i, gValues + i, count - i);
+  for (int64_t i = first; i < count; i += kStaged * step) {
+    uint4 rPieces[kStaged];
+#pragma unroll
+    for (int a = 0; a < kStaged; ++a) {
+      if (i + a * step < count) rPieces[a] = piece_at<kAligned>(gValues + i + a * step, count - i - a * step);
+    }
+#pragma unroll
+    for (int a = 0; a < kStaged; ++a) {
+      const int64_t at = i + a * step;
+      if (at >= count) break;
+      *staged_at<T>(ranks, half, at) = scales.rows ? scaled<T>(rPieces[a], scales, at) : rPieces[a];
+    }
+  }
   if (!meet(ranks, operation)) return;
-  for (int64_t i = first; i < count; i += step) {
-    float rSum[kPiece<T>];
-    sum_over_ranks<T>(ranks, half, i, rSum);
-    store<kAligned>(gValues + i, count - i, rSum);
+  for (int64_t i = first; i < count; i += kAtOnce * step) {
+    Parts<kRanks, T> rParts[kAtOnce];
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      if (i + a * step < count) rParts[a].read(ranks, half, i + a * step);
+    }
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      const int64_t at = i + a * step;
+      float rSum[kPiece<T>];
+      if (at >= count) break;
+      rParts[a].sum(ranks, rSum);
+      store<kAligned>(gValues + at, count - at, rSum);
+    }
   }
   finish(ranks, operation.number);
 }
 
 // Row t of x plus the sum, and of y. kOnce: a thread has one piece of the row and keeps it between the two; else x is read again.
-template <bool kOnce, bool kAligned, class T, class W>
+template <int kRanks, bool kOnce, bool kAligned, class T, class W>
 __device__ void norm_row(const Rows& rows, const OneShotRef& ranks, size_t half, int64_t t) {
   const int first = static_cast<int>(threadIdx.x) * kPiece<T>, step = static_cast<int>(blockDim.x) * kPiece<T>;
   T* gX = static_cast<T*>(rows.x) + t * rows.x_stride;
@@ -243,9 +299,11 @@ __device__ void norm_row(const Rows& rows, const OneShotRef& ranks, size_t half,
   float rX[kPiece<T>];
   float squares = 0;
   for (int e = first; e < rows.width; e += step) {
+    Parts<kRanks, T> rParts;
     float rSum[kPiece<T>];
-    sum_over_ranks<T>(ranks, half, t * rows.pitch + e, rSum);
+    rParts.read(ranks, half, t * rows.pitch + e);
     load<kAligned>(gX + e, rows.width - e, rX);
+    rParts.sum(ranks, rSum);
 #pragma unroll
     for (int i = 0; i < kPiece<T>; ++i) rX[i] += rSum[i];
     store<kAligned>(gX + e, rows.width - e, rX);
@@ -265,8 +323,8 @@ __device__ void norm_row(const Rows& rows, const OneShotRef& ranks, size_t half,
   }
 }
 
-// Grid: a block a row, at most kOneShotBlocks, which then take turns. Threads: one a piece of a row, in whole warps.
-template <bool kOnce, bool kAligned, class T, class W>
+// Grid: a block a row, at most OneShotRef::blocks, which then take turns. Threads: one a piece of a row, in whole warps.
+template <int kRanks, bool kOnce, bool kAligned, class T, class W>
 __global__ void __launch_bounds__(kRowThreads)
 one_shot_norm_kernel(const __grid_constant__ Rows rows, const __grid_constant__ OneShotRef ranks) {
   if (broken_before(ranks)) return;
@@ -275,10 +333,10 @@ one_shot_norm_kernel(const __grid_constant__ Rows rows, const __grid_constant__ 
   const int first = static_cast<int>(threadIdx.x) * kPiece<T>, step = static_cast<int>(blockDim.x) * kPiece<T>;
   for (int64_t t = blockIdx.x; t < rows.count; t += gridDim.x) {
     const T* gDelta = static_cast<const T*>(rows.delta) + t * rows.delta_stride;
-    for (int e = first; e < rows.width; e += step) stage<kAligned>(ranks, half, t * rows.pitch + e, gDelta + e, rows.width - e);
+    for (int e = first; e < rows.width; e += step) *staged_at<T>(ranks, half, t * rows.pitch + e) = piece_at<kAligned>(gDelta + e, rows.width - e);
   }
   if (!meet(ranks, operation)) return;
-  for (int64_t t = blockIdx.x; t < rows.count; t += gridDim.x) norm_row<kOnce, kAligned, T, W>(rows, ranks, half, t);
+  for (int64_t t = blockIdx.x; t < rows.count; t += gridDim.x) norm_row<kRanks, kOnce, kAligned, T, W>(rows, ranks, half, t);
   finish(ranks, operation.number);
 }
 
@@ -288,15 +346,28 @@ bool aligned(const void* pointer, int64_t stride_bytes = 0) {
 
 int64_t pieces_of(int64_t elements, int64_t piece) { return (elements + piece - 1) / piece; }
 
+// f<2>(), f<4>() or f<8>(): whichever holds the group.
+template <class F>
+auto for_ranks(int size, F f) {
+  return size <= 2 ? f.template operator()<2>() : size <= 4 ? f.template operator()<4>() : f.template operator()<8>();
+}
+
+// With factors a launch takes whole rows.
 template <class T>
-void launch_sum(T* values, int64_t count, const OneShotRef& ranks, cudaStream_t stream) {
-  const int64_t most = static_cast<int64_t>(ranks.capacity / sizeof(T));
-  for (int64_t begin = 0; begin < count; begin += most) {
-    const int64_t part = std::min(most, count - begin);
-    const auto blocks = static_cast<unsigned>(std::min<int64_t>(kOneShotBlocks, pieces_of(part, kThreads * kPiece<T>)));
-    const auto kernel = aligned(values) ? one_shot_sum_kernel<true, T> : one_shot_sum_kernel<false, T>;
-    kernel<<<blocks, kThreads, 0, stream>>>(values + begin, part, ranks);
+void launch_sum(const OneShotSum& op, const OneShotRef& ranks, cudaStream_t stream) {
+  T* values = static_cast<T*>(op.values.data);
+  Scales scales{op.factors.rows.data, op.factors.columns.data, static_cast<uint32_t>(op.factors.columns.shape[0])};
+  const int64_t unit = scales.rows ? scales.width : 1, most = static_cast<int64_t>(ranks.capacity / sizeof(T)) / unit * unit;
+  CHECK(most > 0, unit, ranks.capacity);
+  const auto kernel = for_ranks(ranks.size, [&]<int kRanks> {
+    return aligned(values) ? one_shot_sum_kernel<kRanks, true, T> : one_shot_sum_kernel<kRanks, false, T>;
+  });
+  for (int64_t begin = 0; begin < op.values.shape[0]; begin += most) {
+    const int64_t part = std::min(most, op.values.shape[0] - begin);
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(ranks.blocks, pieces_of(part, kThreads * kPiece<T>)));
+    kernel<<<blocks, kThreads, 0, stream>>>(values + begin, part, scales, ranks);
     ACCRETE_CUDA_CHECK(cudaGetLastError());
+    if (scales.rows) scales.rows += most / unit;
   }
 }
 
@@ -306,8 +377,10 @@ void launch_norm(Rows rows, const OneShotRef& ranks, cudaStream_t stream) {
   const bool pieces = aligned(rows.x, rows.x_stride * kSize) && aligned(rows.delta, rows.delta_stride * kSize) &&
                       aligned(rows.y, rows.y_stride * kSize) && aligned(rows.weight);
   const int64_t row_pieces = pieces_of(rows.width, kPiece<T>);
-  auto kernel = one_shot_norm_kernel<false, false, T, W>;
-  if (pieces) kernel = row_pieces <= kRowThreads ? one_shot_norm_kernel<true, true, T, W> : one_shot_norm_kernel<false, true, T, W>;
+  const auto kernel = for_ranks(ranks.size, [&]<int kRanks> {
+    if (!pieces) return one_shot_norm_kernel<kRanks, false, false, T, W>;
+    return row_pieces <= kRowThreads ? one_shot_norm_kernel<kRanks, true, true, T, W> : one_shot_norm_kernel<kRanks, false, true, T, W>;
+  });
   rows.pitch = row_pieces * kPiece<T>;
   const auto threads = static_cast<unsigned>(std::min<int64_t>(kRowThreads, pieces_of(row_pieces, kWarp) * kWarp));
   const int64_t most = static_cast<int64_t>(ranks.capacity) / (rows.pitch * kSize), count = rows.count;
@@ -318,7 +391,7 @@ void launch_norm(Rows rows, const OneShotRef& ranks, cudaStream_t stream) {
     part.x = static_cast<T*>(rows.x) + begin * rows.x_stride;
     part.delta = static_cast<const T*>(rows.delta) + begin * rows.delta_stride;
     part.y = static_cast<T*>(rows.y) + begin * rows.y_stride;
-    kernel<<<static_cast<unsigned>(std::min(part.count, kOneShotBlocks)), threads, 0, stream>>>(part, ranks);
+    kernel<<<static_cast<unsigned>(std::min(part.count, ranks.blocks)), threads, 0, stream>>>(part, ranks);
     ACCRETE_CUDA_CHECK(cudaGetLastError());
   }
 }
@@ -332,6 +405,7 @@ void launch_any_weight(DType weight, const Rows& rows, const OneShotRef& ranks, 
 
 void check_ref(const OneShotRef& ranks) {
   CHECK(ranks.size >= 1 && ranks.size <= kOneShotRanks && ranks.rank >= 0 && ranks.rank < ranks.size, ranks.rank, ranks.size);
+  CHECK(ranks.blocks >= 1 && ranks.blocks <= kOneShotBlocks, ranks.blocks);
   CHECK(ranks.capacity >= kOneShotAlignment && ranks.capacity % kOneShotAlignment == 0, ranks.capacity);
 }
 
@@ -340,34 +414,42 @@ void load_kernel(Kernel kernel) {
   cudaFuncAttributes attributes;
   ACCRETE_CUDA_CHECK(cudaFuncGetAttributes(&attributes, kernel));
 }
-template <class T, class W>
+template <int kRanks, class T, class W>
 void load_norm_kernels() {
-  load_kernel(one_shot_norm_kernel<true, true, T, W>);
-  load_kernel(one_shot_norm_kernel<false, true, T, W>);
-  load_kernel(one_shot_norm_kernel<false, false, T, W>);
+  load_kernel(one_shot_norm_kernel<kRanks, true, true, T, W>);
+  load_kernel(one_shot_norm_kernel<kRanks, false, true, T, W>);
+  load_kernel(one_shot_norm_kernel<kRanks, false, false, T, W>);
 }
-template <class T>
+template <int kRanks, class T>
 void load_kernels() {
-  load_kernel(one_shot_sum_kernel<true, T>);
-  load_kernel(one_shot_sum_kernel<false, T>);
-  load_norm_kernels<T, bf16>();
-  load_norm_kernels<T, float>();
+  load_kernel(one_shot_sum_kernel<kRanks, true, T>);
+  load_kernel(one_shot_sum_kernel<kRanks, false, T>);
+  load_norm_kernels<kRanks, T, bf16>();
+  load_norm_kernels<kRanks, T, float>();
 }
 
 }  // namespace
 
-void one_shot_load_cuda() {
-  load_kernels<float>();
-  load_kernels<bf16>();
+void one_shot_load_cuda(int ranks) {
+  for_ranks(ranks, []<int kRanks> {
+    load_kernels<kRanks, float>();
+    load_kernels<kRanks, bf16>();
+  });
 }
 
-void one_shot_sum_cuda(const AnyView<1>& values, const OneShotRef& ranks, Stream& stream) {
+void one_shot_sum_cuda(const OneShotSum& op, const OneShotRef& ranks, Stream& stream) {
   check_ref(ranks);
-  CHECK(values.stride[0] == 1 || values.shape[0] <= 1, values.stride[0]);
+  CHECK(op.values.stride[0] == 1 || op.values.shape[0] <= 1, op.values.stride[0]);
+  if (op.factors.rows.data) {
+    const int64_t rows = op.factors.rows.shape[0], columns = op.factors.columns.shape[0];
+    CHECK(rows * columns == op.values.shape[0] && op.values.shape[0] <= UINT32_MAX, rows, columns, op.values.shape[0]);
+    CHECK(op.factors.rows.stride[0] == 1 && op.factors.columns.stride[0] == 1, op.factors.rows.stride[0], op.factors.columns.stride[0]);
+    CHECK(columns * static_cast<int64_t>(size_of(op.values.dtype)) % kPieceBytes == 0 && aligned(op.factors.columns.data), columns, op.factors.columns.data);
+  }
   const auto cuda = static_cast<cudaStream_t>(stream.cuda);
-  if (values.dtype == DType::bf16) return launch_sum(static_cast<bf16*>(values.data), values.shape[0], ranks, cuda);
-  CHECK(values.dtype == DType::f32, name_of(values.dtype));
-  launch_sum(static_cast<float*>(values.data), values.shape[0], ranks, cuda);
+  if (op.values.dtype == DType::bf16) return launch_sum<bf16>(op, ranks, cuda);
+  CHECK(op.values.dtype == DType::f32, name_of(op.values.dtype));
+  launch_sum<float>(op, ranks, cuda);
 }
 
 void one_shot_norm_cuda(const RmsNorm& op, const OneShotRef& ranks, Stream& stream) {

@@ -2,6 +2,7 @@
 // have mapped (parallel/one_shot_group.h makes and owns it), then reads all parts and adds them in rank order in float32: all ranks hold
 // the same bits.
 //   one_shot_sum:   values = sum_r values_r                                        rounded once
+//                   with factors, (values_r rows_r) columns_r, rounded, stands for values_r: products of fp8 as they come (gemm/fp8_rows.h)
 //   one_shot_norm:  x[t] += sum_r delta_r[t], rounded once; y[t] = RMSNorm(x[t])   as in norm/rms_norm.h
 // All ranks launch the same operations of the same shapes in the same order; each launch is one operation, or several where it does not
 // fit the staging memory. Launches may be captured into graphs: what number an operation has is counted on the device.
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/gemm/fp8_rows.h"
 #include "kernels/norm/rms_norm.h"
 #include "kernels/stream.h"
 #include "kernels/view.h"
@@ -18,10 +20,11 @@
 namespace accrete {
 
 constexpr int kOneShotRanks = 8;
-// A rank's most blocks, each of which waits on the device for its counterparts. Blocks of several ranks on one GPU have to be resident
-// together and must leave room for what these ranks still compute: 4 x 32 of an H100's 132 places for the norm's widest blocks (1024 threads
-// with up to 64 registers fill a multiprocessor).
-constexpr int kOneShotBlocks = 32;
+// A rank's most blocks, each of which waits on the device for its counterparts. A block of the norm may fill a multiprocessor (1024 threads
+// with up to 64 registers), and all blocks have to be resident together: 128 of an H100's 132 places where a rank has a GPU to itself; where
+// ranks share one, 4 x 32, which leaves room for what these ranks still compute.
+constexpr int kOneShotBlocks = 128;
+constexpr int kOneShotSharedBlocks = 32;
 constexpr int kOneShotRanksOnGpu = 4;
 constexpr size_t kOneShotAlignment = 16;  // of staging memory and its capacity
 
@@ -52,6 +55,7 @@ struct OneShotRef {
   int rank = 0;
   int size = 0;
   size_t capacity = 0;                          // bytes of one operation; a multiple of kOneShotAlignment
+  int blocks = kOneShotSharedBlocks;            // of a launch at most, the same on all ranks: up to kOneShotBlocks
   std::byte* staged[kOneShotRanks] = {};        // rank r's [2][capacity]: operations of odd and even number take turns
   uint64_t* arrived[kOneShotRanks] = {};        // rank r's [kOneShotBlocks][kOneShotRanks], zero at first: the last operation whose part
                                                 // this block of that rank has staged
@@ -61,15 +65,21 @@ struct OneShotRef {
 };
 constexpr size_t kOneShotFlagBytes = kOneShotBlocks * kOneShotRanks * sizeof(uint64_t);
 
-// In place, contiguous, float32 or bfloat16. Does not touch `values` when the group is broken.
-void one_shot_sum_cuda(const AnyView<1>& values, const OneShotRef& ranks, Stream& stream);  // [n]
+// A rank's part of a sum.
+struct OneShotSum {
+  AnyView<1> values;  // [n] in place, contiguous, float32 or bfloat16
+  Factors factors;    // this rank's, for values as [T, E] with E whole pieces of 16 bytes; rows.data == nullptr: none, on any rank
+};
+
+// Does not touch the values when the group is broken.
+void one_shot_sum_cuda(const OneShotSum& op, const OneShotRef& ranks, Stream& stream);
 // op.delta is this rank's part and must be there. x and y are undefined when the group is broken.
 void one_shot_norm_cuda(const RmsNorm& op, const OneShotRef& ranks, Stream& stream);
-// Loads the kernels. Before the first launch in a process with several ranks: loading one may wait for those that run.
-void one_shot_load_cuda();
+// Loads the kernels for a group of so many. Before the first launch in a process with several ranks: loading one may wait for those that run.
+void one_shot_load_cuda(int ranks);
 
 // The references: entry r is rank r's operation, all in one process.
-void one_shot_sum_cpu(std::span<const AnyView<1>> values, Stream& stream);
+void one_shot_sum_cpu(std::span<const OneShotSum> ops, Stream& stream);
 void one_shot_norm_cpu(std::span<const RmsNorm> ops, Stream& stream);
 
 }  // namespace accrete

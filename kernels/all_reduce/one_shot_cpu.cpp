@@ -20,11 +20,17 @@ std::vector<float> sum_over_ranks(size_t ranks, int64_t count, const Part& part)
 }
 
 template <class T>
-void sum_values(std::span<const AnyView<1>> values) {
-  const int64_t count = values.front().shape[0];
-  const auto sum = sum_over_ranks(values.size(), count, [&](size_t r, int64_t i) { return values[r].as<T>()(i); });
-  for (const AnyView<1>& rank : values) {
-    for (int64_t i = 0; i < count; ++i) rank.as<T>()(i) = static_cast<T>(sum[i]);
+void sum_values(std::span<const OneShotSum> ops) {
+  const int64_t count = ops.front().values.shape[0];
+  const auto sum = sum_over_ranks(ops.size(), count, [&](size_t r, int64_t i) {
+    const Factors& factors = ops[r].factors;
+    const T value = ops[r].values.as<T>()(i);
+    if (!factors.rows.data) return value;
+    const int64_t width = factors.columns.shape[0];
+    return static_cast<T>(static_cast<float>(value) * factors.rows(i / width) * factors.columns(i % width));
+  });
+  for (const OneShotSum& op : ops) {
+    for (int64_t i = 0; i < count; ++i) op.values.as<T>()(i) = static_cast<T>(sum[i]);
   }
 }
 
@@ -44,12 +50,16 @@ void add_sum(std::span<const RmsNorm> ops) {
 
 }  // namespace
 
-void one_shot_sum_cpu(std::span<const AnyView<1>> values, Stream&) {
-  CHECK(!values.empty() && values.size() <= kOneShotRanks, values.size());
-  for (const AnyView<1>& rank : values) CHECK(rank.shape == values[0].shape && rank.dtype == values[0].dtype, rank.shape[0], values[0].shape[0]);
-  if (values[0].dtype == DType::bf16) return sum_values<bf16>(values);
-  CHECK(values[0].dtype == DType::f32, name_of(values[0].dtype));
-  sum_values<float>(values);
+void one_shot_sum_cpu(std::span<const OneShotSum> ops, Stream&) {
+  CHECK(!ops.empty() && ops.size() <= kOneShotRanks, ops.size());
+  const AnyView<1>& first = ops[0].values;
+  for (const OneShotSum& op : ops) {
+    CHECK(op.values.shape == first.shape && op.values.dtype == first.dtype, op.values.shape[0], first.shape[0]);
+    if (op.factors.rows.data) CHECK(op.factors.rows.shape[0] * op.factors.columns.shape[0] == first.shape[0], op.factors.rows.shape[0], first.shape[0]);
+  }
+  if (first.dtype == DType::bf16) return sum_values<bf16>(ops);
+  CHECK(first.dtype == DType::f32, name_of(first.dtype));
+  sum_values<float>(ops);
 }
 
 void one_shot_norm_cpu(std::span<const RmsNorm> ops, Stream& stream) {

@@ -41,9 +41,11 @@ void add_shape_flags(CLI::App& app, worker::EngineOptions& o) {
       ->check(CLI::Range(0, 1 << 24))->capture_default_str();
   app.add_option("--async-scheduling", o.async_scheduling, "plan a step while the one before is in flight: auto (on GPUs), on or off")
       ->check(CLI::IsMember({"auto", "on", "off"}))->capture_default_str();
+  app.add_option("--base-gpu-id", o.base_gpu_id, "GPU of the first rank on a host; the next ranks take the next ones")
+      ->check(CLI::Range(0, 4095))->capture_default_str();
   app.add_flag("--enforce-eager", o.enforce_eager, "no CUDA graphs");
   app.add_flag("!--skip-gemm-tuning", o.tune_products, "GPUs: do not time the algorithms of matrix products at start-up");
-  app.add_option("--all-reduce", o.all_reduce, "sums over the shards of a small step: auto and group by --device-group, one-shot by one kernel (one host)")
+  app.add_option("--all-reduce", o.all_reduce, "sums over shards: group, by --device-group; one-shot, up to some MB by one kernel over the GPUs of a host; auto, that where it can")
       ->check(CLI::IsMember({"auto", "group", "one-shot"}))->capture_default_str();
   app.add_option("--device-group", o.device_group, "how the GPUs of a replica talk: auto, nccl, or staged through host memory")
       ->check(CLI::IsMember({"auto", "nccl", "staged"}))->capture_default_str();
@@ -123,6 +125,7 @@ std::vector<std::string> engine_arguments(const worker::EngineOptions& o) {
   add("max-num-batched-tokens", o.max_num_batched_tokens, usual.max_num_batched_tokens);
   add("cpu-threads", o.cpu_threads, usual.cpu_threads);
   add("async-scheduling", o.async_scheduling, usual.async_scheduling);
+  add("base-gpu-id", o.base_gpu_id, usual.base_gpu_id);
   add("enforce-eager", o.enforce_eager, usual.enforce_eager);
   if (!o.tune_products) arguments.push_back("--skip-gemm-tuning");
   add("all-reduce", o.all_reduce, usual.all_reduce);

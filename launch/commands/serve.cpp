@@ -35,17 +35,11 @@ struct ServeFlags {
 
 using Jobs = std::vector<std::unique_ptr<ChildJob>>;
 
-Jobs start_replicas(const ServeFlags& flags, const std::string& address) {
-  worker::EngineOptions options = flags.engine.options;
-  const int replicas = options.topology.data;
-  options.topology.data = 1;
-  if (options.cpu_threads == 0) {
-    const int ranks = replicas * options.topology.replica_ranks();
-    options.cpu_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks);
-  }
-  const std::vector<std::string> command = replica_command(options, own_executable(), address);
+Jobs start_replicas(const worker::EngineOptions& options, const std::string& address) {
   Jobs jobs;
-  for (int i = 0; i < replicas; ++i) jobs.push_back(std::make_unique<ChildJob>(fmt::format("replica {}", i), command));
+  for (int i = 0; i < options.topology.data; ++i) {
+    jobs.push_back(std::make_unique<ChildJob>(fmt::format("replica {}", i), replica_command(replica_options(options, i), own_executable(), address)));
+  }
   return jobs;
 }
 
@@ -74,7 +68,7 @@ int run_serve(ServeFlags& flags) {
   if (!flags.server.api_key.empty()) setenv("ACCRETE_API_KEY", flags.server.api_key.c_str(), 1);
   SignalGate signals;
   Front front(flags.server);
-  Jobs jobs = start_replicas(flags, front.address());
+  Jobs jobs = start_replicas(flags.engine.options, front.address());
   while (!jobs.empty()) {
     const int number = signals.wait(kGlance);
     bury(jobs);  // first: a failure is not masked by a later SIGTERM

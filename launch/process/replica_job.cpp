@@ -2,9 +2,23 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <thread>
+
 #include "launch/cli/engine_flags.h"
 
 namespace accrete::launch {
+
+worker::EngineOptions replica_options(const worker::EngineOptions& options, int index) {
+  worker::EngineOptions replica = options;
+  const int ranks = options.topology.replica_ranks();
+  replica.topology.data = 1;
+  replica.base_gpu_id += index * ranks;
+  if (replica.cpu_threads == 0) {
+    replica.cpu_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / (options.topology.data * ranks));
+  }
+  return replica;
+}
 
 std::vector<std::string> replica_command(const worker::EngineOptions& options, const std::string& binary, const std::string& coordinator) {
   std::vector<std::string> command;

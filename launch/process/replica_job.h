@@ -8,6 +8,9 @@
 
 namespace accrete::launch {
 
+// Replica `index` of the topology.data that `options` ask for on this machine: its own GPUs, its share of the cores.
+worker::EngineOptions replica_options(const worker::EngineOptions& options, int index);
+
 // `options` describes one replica (topology.data 1). `binary` is this program; the API key and the log level travel in the environment.
 std::vector<std::string> replica_command(const worker::EngineOptions& options, const std::string& binary, const std::string& coordinator);
 

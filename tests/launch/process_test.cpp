@@ -117,6 +117,21 @@ TEST(ReplicaCommand, SeveralRanksRunUnderMpirun) {
   EXPECT_NE(std::find(command.begin(), command.end(), "--pipeline-parallel-size=3"), command.end());
 }
 
+// Replicas of one machine do not meet on its GPUs.
+TEST(ReplicaOptions, EachReplicaHasItsOwnGpusAndCores) {
+  worker::EngineOptions options;
+  options.topology = {.tensor = 2, .pipeline = 2, .data = 3};
+  options.base_gpu_id = 1;
+  for (int i = 0; i < 3; ++i) {
+    const worker::EngineOptions replica = replica_options(options, i);
+    EXPECT_EQ(replica.base_gpu_id, 1 + 4 * i);
+    EXPECT_EQ(replica.topology.data, 1);
+    EXPECT_EQ(replica.cpu_threads, std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 12));
+  }
+  options.cpu_threads = 5;
+  EXPECT_EQ(replica_options(options, 2).cpu_threads, 5);
+}
+
 TEST(EngineArguments, RoundTripEveryOption) {
   worker::EngineOptions given;
   given.model = "a b.gguf";
@@ -133,6 +148,7 @@ TEST(EngineArguments, RoundTripEveryOption) {
   given.max_num_seqs = 5;
   given.max_num_batched_tokens = 77;
   given.cpu_threads = 3;
+  given.base_gpu_id = 6;
   given.block_size = 8;
   given.kv_cache_memory_bytes = 123456789;
   given.gpu_memory_utilization = 0.25;

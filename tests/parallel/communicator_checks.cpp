@@ -1,10 +1,16 @@
 #include "tests/parallel/communicator_checks.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <random>
+#include <thread>
 
 namespace accrete::parallel {
 
@@ -112,6 +118,33 @@ void keeps_tags_apart(Communicator& group) {
           << "tag " << tag << " message " << number;
 }
 
+// Rank 0 waits for a sign that the others give once they have its long message, and does nothing for the message meanwhile.
+void flushed_messages_need_no_sender(Communicator& group) {
+  constexpr size_t kLong = 3'000'000;
+  constexpr int kTag = 5;
+  const auto sign_of = [](int token, int rank) { return std::filesystem::temp_directory_path() / fmt::format("accrete-flushed-{}-{}", token, rank); };
+  int token = static_cast<int>(getpid());
+  group.broadcast(std::as_writable_bytes(std::span(&token, 1)), 0);
+  if (group.rank() > 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));  // the sender is past its send by then
+    EXPECT_EQ(group.recv(0, kTag), message_of(0, group.rank(), 1, kLong));
+    std::ofstream(sign_of(token, group.rank())) << "here";
+  } else {
+    for (int to = 1; to < group.size(); ++to) group.send(message_of(0, to, 1, kLong), to, kTag);
+    group.flush();
+    for (int to = 1; to < group.size(); ++to) {
+      bool seen = false;
+      for (int look = 0; look < 2000 && !seen; ++look) {
+        seen = std::filesystem::exists(sign_of(token, to));
+        if (!seen) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      EXPECT_TRUE(seen) << "rank " << to << " did not get its message";
+      std::filesystem::remove(sign_of(token, to));
+    }
+  }
+  group.barrier();
+}
+
 void receives_in_place(Communicator& group) {
   for (size_t size : {size_t{0}, size_t{100}, size_t{1} << 20}) {
     group.send(message_of(group.rank(), next_of(group), 4, size), next_of(group), 6);
@@ -195,6 +228,7 @@ const std::vector<CommunicatorCheck>& communicator_checks() {
       {"broadcasts", broadcasts},
       {"moves_large_messages", moves_large_messages},
       {"keeps_tags_apart", keeps_tags_apart},
+      {"flushed_messages_need_no_sender", flushed_messages_need_no_sender},
       {"receives_in_place", receives_in_place},
       {"keeps_messages_and_sums_apart", keeps_messages_and_sums_apart},
       {"polls", polls},

@@ -1,13 +1,12 @@
-// How long an all-reduce takes, inside a CUDA graph as a decode step has it: NCCL's and the one-shot kernel, alone and with the residual
-// addition and RMSNorm that follow it. bfloat16; device events around a graph of many operations, which follows the same graph on the
-// stream: ranks leave that one together, so none counts its waiting for another that came late. The median over launches, the slowest rank's.
+// How long an all-reduce takes (operation_time.h): NCCL's and the one-shot kernel, alone and with the residual addition and RMSNorm that
+// follow it. bfloat16.
 #if defined(ACCRETE_CUDA)
 #include <algorithm>
 #include <cstdio>
-#include <functional>
 
-#include "kernels/device/device_graph.h"
 #include "kernels/norm/rms_norm.h"
+#include "parallel/one_shot_limits.h"
+#include "parallel/operation_time.h"
 #include "tests/parallel/device_data.h"
 #include "tests/parallel/device_program.h"
 
@@ -16,42 +15,11 @@ namespace {
 
 constexpr int kOperations = 50, kFewOperations = 10;  // in a graph; few of those that take long
 constexpr size_t kLong = 256 << 10;                   // bytes
-constexpr int kWarmUps = 2, kLaunches = 11;
-constexpr size_t kLeast = 4 << 10, kMost = 4 << 20;  // bytes
+constexpr size_t kLeast = 4 << 10, kMost = 16 << 20;  // bytes
 constexpr int64_t kWidth = 4096;                     // E of the norms
+constexpr int kTunedWidth = 8192;
 
-struct Way {
-  std::function<void()> enqueue;   // one operation
-  std::function<void()> launched;  // after a graph
-  size_t bytes;
-};
-
-// Microseconds of one operation.
-double measure(Communicator& world, Stream& stream, const Way& way) {
-  const int operations = way.bytes > kLong ? kFewOperations : kOperations;
-  way.enqueue();  // what is made at first use is made outside of the capture
-  synchronize(stream);
-  DeviceGraph graph(stream, [&] {
-    for (int i = 0; i < operations; ++i) way.enqueue();
-  });
-  DeviceEvent begin, end;
-  std::vector<float> times;
-  for (int i = -kWarmUps; i < kLaunches; ++i) {
-    synchronize(stream);
-    world.barrier();
-    graph.launch(stream);
-    begin.record(stream);
-    graph.launch(stream);
-    end.record(stream);
-    way.launched();
-    synchronize(stream);
-    if (i >= 0) times.push_back(end.elapsed_ms_since(begin) * 1000 / static_cast<float>(operations));
-  }
-  std::nth_element(times.begin(), times.begin() + kLaunches / 2, times.end());
-  std::vector<float> all(world.size());
-  world.all_gather(std::as_bytes(std::span(&times[kLaunches / 2], 1)), std::as_writable_bytes(std::span(all)));
-  return *std::max_element(all.begin(), all.end());
-}
+int operations_of(size_t bytes) { return bytes > kLong ? kFewOperations : kOperations; }
 
 void print(Communicator& world, const char* operation, const char* by, size_t bytes, double us) {
   if (world.rank() != 0) return;
@@ -84,8 +52,8 @@ void bench(Communicator& world, Stream& stream) {
     // One element of a guard lies before the data: shift to alignment, as the engine's tensors have it.
     const auto aligned = [](Buffer<bf16>& buffer) { return buffer.device() - 1; };
     const AnyView<1> values = View<bf16, 1>(aligned(delta), {count});
-    print(world, "all_reduce_sum", "nccl", bytes, measure(world, stream, {[&] { nccl->all_reduce_sum(values, stream); }, watch, bytes}));
-    print(world, "all_reduce_sum", "one_shot", bytes, measure(world, stream, {[&] { one_shot->all_reduce_sum(values, stream); }, check, bytes}));
+    print(world, "all_reduce_sum", "nccl", bytes, operation_us(world, stream, {[&] { nccl->all_reduce_sum(values, stream); }, watch, operations_of(bytes)}));
+    print(world, "all_reduce_sum", "one_shot", bytes, operation_us(world, stream, {[&] { one_shot->all_reduce_sum({values, {}}, stream); }, check, operations_of(bytes)}));
     if (count % kWidth != 0) continue;
     RmsNorm norm;
     norm.x = View<bf16, 2>(aligned(x), {count / kWidth, kWidth});
@@ -96,11 +64,15 @@ void bench(Communicator& world, Stream& stream) {
       nccl->all_reduce_sum(values, stream);
       rms_norm_cuda(norm, stream);
     };
-    print(world, "all_reduce_norm", "nccl, then rms_norm", bytes, measure(world, stream, {separate, watch, bytes}));
-    print(world, "all_reduce_norm", "one_shot", bytes, measure(world, stream, {[&] { one_shot->all_reduce_norm(norm, stream); }, check, bytes}));
+    print(world, "all_reduce_norm", "nccl, then rms_norm", bytes, operation_us(world, stream, {separate, watch, operations_of(bytes)}));
+    print(world, "all_reduce_norm", "one_shot", bytes, operation_us(world, stream, {[&] { one_shot->all_reduce_norm(norm, stream); }, check, operations_of(bytes)}));
   }
   nccl->check();
   one_shot->check();
+  const OneShotLimits limits = tune_one_shot({*one_shot, *nccl, world, kTunedWidth, static_cast<int64_t>(kMost)}, stream);
+  if (world.rank() != 0) return;
+  std::printf("{\"op\": \"tune_one_shot\", \"ranks\": %d, \"width\": %d, \"sum_bytes\": %ld, \"norm_bytes\": %ld}\n", world.size(), kTunedWidth, limits.sum_bytes,
+              limits.norm_bytes);
 }
 
 }  // namespace accrete::parallel

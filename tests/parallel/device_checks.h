@@ -38,5 +38,7 @@ struct OneShotCheck {
 };
 inline void PrintTo(const OneShotCheck& check, std::ostream* out) { *out << check.name; }
 const std::vector<OneShotCheck>& one_shot_checks();
+// What is wrong with the limits that are found between a one-shot group of these ranks and `group`.
+std::string limits_found(DeviceGroup& group, Communicator& ranks, Stream& stream);
 
 }  // namespace accrete::parallel

@@ -32,7 +32,7 @@ AnyGroup any(DeviceGroup& group) {
           [&group](Stream& stream) { group.watch("the test's graph", stream); }, [&group] { group.check(); }};
 }
 AnyGroup any(OneShotGroup& group) {
-  return {[&group](const AnyView<1>& values, Stream& stream) { group.all_reduce_sum(values, stream); }, [](Stream&) {}, [&group] { group.check(); }};
+  return {[&group](const AnyView<1>& values, Stream& stream) { group.all_reduce_sum({values, {}}, stream); }, [](Stream&) {}, [&group] { group.check(); }};
 }
 
 // What the group says about the operation that its rank 1 does not take part in.

@@ -91,7 +91,9 @@ int run_group(Communicator& world, const std::string& name, const ProgramOptions
   const bool staged = name == "staged";
   const auto group = staged ? make_staged_group(world.split(0, world.rank())) : nccl_group_of(world, options.timeout);
   DeviceRig rig{*group, world, stream, staged};
-  return run_checks(name, device_checks(), rig);
+  std::vector<DeviceCheck> checks = device_checks();
+  if (!staged) checks.push_back({"limits_of_one_shot", [](DeviceRig& r) { return limits_found(r.group, r.ranks, r.stream); }});
+  return run_checks(name, checks, rig);
 }
 
 int run(Communicator& world, const ProgramOptions& options) {

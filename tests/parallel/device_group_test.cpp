@@ -105,17 +105,17 @@ TEST_F(LostRank, OneShotGroupNamesRankAndOperation) {
     const auto group = make_one_shot_group(ranks->split(0, ranks->rank()), {.timeout = std::chrono::milliseconds(300)});
     const AnyView<1> view = View<float, 1>(values.device(), {100});
     ranks->barrier();
-    group->all_reduce_sum(view, stream.stream());
+    group->all_reduce_sum({view, {}}, stream.stream());
     synchronize(stream.stream());
     group->check();
     ranks->barrier();
     if (ranks->rank() == 1) ranks->barrier();  // comes when rank 0 has given up
-    group->all_reduce_sum(view, stream.stream());
+    group->all_reduce_sum({view, {}}, stream.stream());
     synchronize(stream.stream());
     const std::string error = error_of([&] { group->check(); });
     const std::string why = ranks->rank() == 0 ? "rank 1 did not come within 0.3 s, or left" : "the other ranks gave up waiting for this one";
     EXPECT_EQ(error, fmt::format("rank {} of 2: one-shot all_reduce_sum (operation 2, 400 bytes) failed: {}", ranks->rank(), why));
-    EXPECT_EQ(error_of([&] { group->all_reduce_sum(view, stream.stream()); }), error);
+    EXPECT_EQ(error_of([&] { group->all_reduce_sum({view, {}}, stream.stream()); }), error);
     if (ranks->rank() == 0) ranks->barrier();
   });
 }
@@ -128,13 +128,13 @@ TEST_F(LostRank, OneShotGroupAborts) {
     const AnyView<1> view = View<float, 1>(values.device(), {100});
     ranks->barrier();
     if (ranks->rank() == 0) {
-      group->all_reduce_sum(view, stream.stream());
+      group->all_reduce_sum({view, {}}, stream.stream());
       std::thread([&group] { group->abort(); }).join();
       synchronize(stream.stream());
       ranks->barrier();
     } else {
       ranks->barrier();  // comes when rank 0 has left
-      group->all_reduce_sum(view, stream.stream());
+      group->all_reduce_sum({view, {}}, stream.stream());
       synchronize(stream.stream());
     }
     const std::string error = error_of([&] { group->check(); });

@@ -1,5 +1,6 @@
 #if defined(ACCRETE_CUDA)
 #include "kernels/device/device_graph.h"
+#include "parallel/one_shot_limits.h"
 #include "tests/parallel/device_checks.h"
 #include "tests/parallel/device_data.h"
 
@@ -22,7 +23,7 @@ std::string sum(OneShotRig& rig, size_t count) {
   values.fill([&](size_t i) { return number(count, rig.group.rank(), i); });
   values.upload(rig.stream);
   meet(rig);
-  rig.group.all_reduce_sum(View<T, 1>(values.device(), {static_cast<int64_t>(count)}), rig.stream);
+  rig.group.all_reduce_sum({View<T, 1>(values.device(), {static_cast<int64_t>(count)}), {}}, rig.stream);
   values.download(rig.stream);
   rig.group.check();
   find_wrong_sums(values, count, rig.group.size(), true, findings);
@@ -114,13 +115,13 @@ std::string many(OneShotRig& rig) {
     const auto count = 1 + static_cast<int64_t>((number(round, 99, 0) + 1) * 0.49 * kMost);
     const View<T, 1> part(values.device(), {count});
     if (round % 8 != 0) {  // the values do not matter here
-      rig.group.all_reduce_sum(part, rig.stream);
+      rig.group.all_reduce_sum({part, {}}, rig.stream);
       if (round % 3 == 0) rig.group.all_reduce_norm(layer.op(), rig.stream);
       continue;
     }
     values.fill([&](size_t i) { return number(round, rig.group.rank(), i); });
     values.upload(rig.stream);
-    rig.group.all_reduce_sum(part, rig.stream);
+    rig.group.all_reduce_sum({part, {}}, rig.stream);
     layer.upload(round, rig.group.rank(), rig.stream);
     rig.group.all_reduce_norm(layer.op(), rig.stream);
     values.download(rig.stream);
@@ -143,7 +144,7 @@ std::string graphs(OneShotRig& rig) {
   Layer<bf16> first(3, 4096), second(40, 576);
   DeviceGraph graph(rig.stream, [&] {
     rig.group.all_reduce_norm(first.op(), rig.stream);
-    rig.group.all_reduce_sum(View<bf16, 1>(values.device(), {5000}), rig.stream);
+    rig.group.all_reduce_sum({View<bf16, 1>(values.device(), {5000}), {}}, rig.stream);
     rig.group.all_reduce_norm(second.op(), rig.stream);
   });
   meet(rig);
@@ -176,6 +177,22 @@ std::string graphs(OneShotRig& rig) {
 }
 
 }  // namespace
+
+std::string limits_found(DeviceGroup& group, Communicator& ranks, Stream& stream) {
+  constexpr int64_t kWidth = 576, kMost = 4 << 20, kRow = kWidth * static_cast<int64_t>(sizeof(bf16));
+  Findings findings;
+  const auto one_shot = make_one_shot_group(ranks.split(0, ranks.rank()));
+  const OneShotLimits found = tune_one_shot({*one_shot, group, ranks, kWidth, kMost}, stream);
+  std::vector<OneShotLimits> all(ranks.size());
+  ranks.all_gather(std::as_bytes(std::span(&found, 1)), std::as_writable_bytes(std::span(all)));
+  for (const OneShotLimits& other : all) {
+    findings.add(other.sum_bytes == found.sum_bytes && other.norm_bytes == found.norm_bytes, "ranks found different limits");
+  }
+  for (int64_t bytes : {found.sum_bytes, found.norm_bytes}) {
+    findings.add(bytes >= 0 && bytes <= kMost && bytes % kRow == 0, fmt::format("a limit of {} bytes", bytes));
+  }
+  return findings.first();
+}
 
 const std::vector<OneShotCheck>& one_shot_checks() {
   static const std::vector<OneShotCheck> checks = [] {

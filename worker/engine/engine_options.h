@@ -30,6 +30,7 @@ struct EngineOptions {
   double dmc_synthetic_cr = 0.0;        // > 0: forced decisions
   uint64_t seed = 0;
   int cpu_threads = 0;                  // a rank's; 0: cores / ranks on this host
+  int base_gpu_id = 0;                  // the GPU of a host's first rank; the next ranks take the next ones, after the last again the first
   bool enforce_eager = false;           // GPUs: no CUDA graphs
   std::string async_scheduling = "auto";  // auto | on | off: plan a step while the one before is in flight (auto: on GPUs)
   bool tune_products = true;            // GPUs: time the algorithms of matrix products at start-up

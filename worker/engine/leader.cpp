@@ -14,12 +14,18 @@ namespace {
 
 double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+int steps_in_flight_of(const Leader::Setup& setup) {
+  int64_t weight_bytes = 0;
+  for (const RankInfo& rank : setup.ranks) weight_bytes = std::max(weight_bytes, rank.weight_bytes);
+  return steps_in_flight(setup.options, weight_bytes);
+}
+
 SchedulerLimits limits_of(const Leader::Setup& setup) {
   SchedulerLimits limits;
   limits.max_batched_tokens = setup.options.max_num_batched_tokens;
   limits.max_logit_rows = max_logit_rows(setup.options);
   limits.lookahead = looks_ahead(setup.options);
-  limits.stages = limits.lookahead ? 1 : steps_in_flight(setup.options);
+  limits.stages = limits.lookahead ? 1 : steps_in_flight_of(setup);
   limits.page_slots = setup.options.block_size;
   limits.swap_bytes = static_cast<int64_t>(setup.options.swap_space_gib * static_cast<double>(int64_t{1} << 30));
   for (const RankInfo& rank : setup.ranks) limits.ranks.push_back({rank.pages, rank.heads(), rank.page_bytes, rank.row_state_bytes});
@@ -40,6 +46,7 @@ Leader::Leader(Setup setup, RankExecutor& executor, parallel::Communicator& repl
       replica_(replica),
       scheduler_(limits_of(setup_), setup_.options.max_num_seqs),
       ledger_(ledger_of(setup_)),
+      steps_in_flight_(steps_in_flight_of(setup_)),
       head_slots_(setup_.model.layers * setup_.model.kv_heads) {
   counters_.iteration_tokens.resize(std::size(kIterationTokenBuckets) + 1);
   update_status(true);
@@ -103,7 +110,7 @@ bool Leader::take_commands() {
 
 void Leader::run() {
   while (take_commands()) {
-    while (static_cast<int>(flights_.size()) < steps_in_flight(setup_.options) && launch_step()) {
+    while (static_cast<int>(flights_.size()) < steps_in_flight_ && launch_step()) {
     }
     if (!flights_.empty()) finish_flight();
     flush_outputs();
@@ -177,6 +184,8 @@ bool Leader::launch_step() {
   if (replica_.size() > 1) {
     const std::vector<std::byte> bytes = to_bytes(flight.plan);
     for (int rank = 1; rank < replica_.size(); ++rank) replica_.send(bytes, rank, kPlanTag);
+    // Whoever enqueues on a GPU may be held up, by a full queue or by NCCL, until the other ranks have enqueued the same.
+    if (on_gpu(setup_.options)) replica_.flush();
   }
   executor_.begin(flight.plan);
   flights_.push_back(std::move(flight));

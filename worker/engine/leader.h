@@ -114,6 +114,7 @@ class Leader {
   parallel::Communicator& replica_;
   Scheduler scheduler_;
   cache::Ledger ledger_;
+  const int steps_in_flight_;
   // Owned by the step thread.
   std::list<Sequence> sequences_;
   std::deque<Flight> flights_;

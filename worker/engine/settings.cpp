@@ -24,6 +24,9 @@ constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;
 constexpr int64_t kMostSequences = 32768;
 constexpr int64_t kMostBatchedTokens = 1 << 20;
 
+// What a GPU reads in the time that a stage waits where tokens go through the host: some 0.3 ms.
+constexpr int64_t kWeightsOfAGap = int64_t{1} << 30;
+
 bool known_dtype(const std::string& name) { return name == "auto" || name == "bfloat16" || name == "float32"; }
 
 int64_t free_host_memory() {
@@ -73,6 +76,7 @@ std::string check_options(const EngineOptions& o) {
   if (o.topology.pipeline < 1) return fmt::format("--pipeline-parallel-size {}: at least 1", o.topology.pipeline);
   if (o.topology.data < 1) return fmt::format("--data-parallel-size {}: at least 1", o.topology.data);
   if (const std::string wrong = check_lengths(o); !wrong.empty()) return wrong;
+  if (o.base_gpu_id < 0) return fmt::format("--base-gpu-id {}: not negative", o.base_gpu_id);
   if (o.block_size < 1 || o.block_size > 128 || 128 % o.block_size != 0) return fmt::format("--block-size {}: a divisor of 128", o.block_size);
   if (o.kv_cache_memory_bytes < 0) return fmt::format("--kv-cache-memory-bytes {}: not negative", o.kv_cache_memory_bytes);
   if (!(o.gpu_memory_utilization > 0.0 && o.gpu_memory_utilization <= 1.0)) {
@@ -120,9 +124,14 @@ bool looks_ahead(const EngineOptions& options) {
   return options.async_scheduling == "on" || (options.async_scheduling == "auto" && on_gpu(options));
 }
 
-int steps_in_flight(const EngineOptions& options) {
+int most_steps_in_flight(const EngineOptions& options) {
   if (looks_ahead(options)) return 2;
   return options.topology.pipeline > 1 && on_gpu(options) ? options.topology.pipeline + 1 : options.topology.pipeline;
+}
+
+int steps_in_flight(const EngineOptions& options, int64_t weight_bytes) {
+  const int stages = options.topology.pipeline;
+  return stages > 1 && weight_bytes > stages * kWeightsOfAGap ? stages : most_steps_in_flight(options);
 }
 
 DType weight_dtype(const EngineOptions& options) { return options.dtype == "float32" ? DType::f32 : DType::bf16; }

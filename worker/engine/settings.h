@@ -28,8 +28,12 @@ int64_t max_logit_rows(const EngineOptions& options);
 bool on_gpu(const EngineOptions& options);
 // Whether a step is planned while the one before is in flight: on GPUs, with one pipeline stage.
 bool looks_ahead(const EngineOptions& options);
-// Steps in flight at once: two with lookahead, else one a pipeline stage, and on GPUs one more, which covers the leader's work.
-int steps_in_flight(const EngineOptions& options);
+// Steps in flight at once, whose flights split the running sequences: two with lookahead, else one a pipeline stage. On GPUs one more covers the
+// leader's work between a step's tokens and the next step, at the price of weights that are read once more a round: not where a rank's
+// weights (the most of any, bytes) take longer to read than that work.
+int steps_in_flight(const EngineOptions& options, int64_t weight_bytes);
+// Whatever the weights.
+int most_steps_in_flight(const EngineOptions& options);
 
 LlamaStageOptions stage_options(const EngineOptions& options, const ModelConfig& config);
 

@@ -73,10 +73,14 @@ struct LlamaStage::State {
   Factors factors(const WeightMatrix& matrix, int64_t tokens) { return {x_scale(tokens), matrix.scale}; }
 
   void make_plan();
-  void all_reduce(const AnyView<2>& partial);
+  void all_reduce(const AnyView<2>& partial, const Factors& factors);
   RmsNorm norm_of(const AnyView<2>& x, const AnyView<1>& weight);
   void add_and_norm(int64_t tokens, const WeightMatrix* added, const AnyView<1>& weight);
+  int64_t bytes_of_sum(int64_t tokens) const;
   bool sums_at_once(int64_t tokens) const;
+  bool sums_with_norm(int64_t tokens) const;
+  // Whether nobody else scales a product that is to be summed.
+  bool scales_sums(int64_t tokens) const { return summed() && !sums_at_once(tokens); }
   void product(const AnyView<2>& x, const WeightMatrix& matrix, const AnyView<2>& y, bool scaled);
   void embed(const StageInput& input);
   void angles(const StepBatch& batch);
@@ -132,13 +136,14 @@ void LlamaStage::State::make_plan() {
   plan = decode_plan(shape, plan_memory.get());
 }
 
-void LlamaStage::State::all_reduce(const AnyView<2>& partial) {
+void LlamaStage::State::all_reduce(const AnyView<2>& partial, const Factors& factors) {
   if (!summed()) return;
   AnyView<1> flat;
   flat.data = partial.data;
   flat.dtype = partial.dtype;
   flat.shape = {partial.shape[0] * partial.shape[1]};
   flat.stride = {1};
+  if (sums_at_once(partial.shape[0])) return options.one_shot->all_reduce_sum({flat, factors}, stream);
   tensor_group.all_reduce_sum(flat, stream);
 }
 
@@ -150,8 +155,17 @@ RmsNorm LlamaStage::State::norm_of(const AnyView<2>& x, const AnyView<1>& weight
   return op;
 }
 
+int64_t LlamaStage::State::bytes_of_sum(int64_t tokens) const {
+  return tokens * config.hidden * static_cast<int64_t>(size_of(device.activation_dtype()));
+}
+
 bool LlamaStage::State::sums_at_once(int64_t tokens) const {
-  return options.one_shot && !fp8() && tokens * config.hidden * static_cast<int64_t>(size_of(device.activation_dtype())) <= options.one_shot_bytes;
+  return options.one_shot && bytes_of_sum(tokens) <= options.one_shot_limits.sum_bytes;
+}
+
+// The norm that rounds to fp8 is the backend's own.
+bool LlamaStage::State::sums_with_norm(int64_t tokens) const {
+  return options.one_shot && !fp8() && bytes_of_sum(tokens) <= options.one_shot_limits.norm_bytes;
 }
 
 // The residual takes delta, which the product with `added` left (null: nothing did), summed over the tensor group; then its norm is what the
@@ -159,12 +173,13 @@ bool LlamaStage::State::sums_at_once(int64_t tokens) const {
 void LlamaStage::State::add_and_norm(int64_t tokens, const WeightMatrix* added, const AnyView<1>& weight) {
   RmsNorm op = norm_of(residual(tokens), weight);
   if (added) op.delta = delta(tokens);
-  if (added && fp8() && !summed()) op.delta_factors = factors(*added, tokens);
+  const Factors unscaled = added && fp8() && !scales_sums(tokens) ? factors(*added, tokens) : Factors{};
+  if (!summed()) op.delta_factors = unscaled;
   const AnyView<2> y = input(scratch.normed, {tokens, config.hidden});
   if (fp8()) op.y8 = {y.as<accrete::fp8>(), x_scale(tokens)};
   else op.y = y;
-  if (added && summed() && sums_at_once(tokens)) return options.one_shot->all_reduce_norm(op, stream);
-  if (added) all_reduce(delta(tokens));
+  if (added && summed() && sums_with_norm(tokens)) return options.one_shot->all_reduce_norm(op, stream);
+  if (added) all_reduce(delta(tokens), unscaled);
   backend.rms_norm(op, stream);
 }
 
@@ -183,7 +198,7 @@ void LlamaStage::State::product(const AnyView<2>& x, const WeightMatrix& matrix,
 void LlamaStage::State::embed(const StageInput& input) {
   const AnyView<2> x = residual(input.batch.tokens());
   backend.embedding({input.ids, weights.embedding(), shard.vocab.begin, x}, stream);
-  all_reduce(x);
+  all_reduce(x, {});
 }
 
 void LlamaStage::State::angles(const StepBatch& batch) {
@@ -224,7 +239,7 @@ void LlamaStage::State::attention_block(const StepBatch& batch, const CacheRef& 
   Attention attention{batch, cache, layer, update.q, update.own_k, update.own_v, update.own_slot, scratch.attended.view<3>(query_shape)};
   if (backend.plan_decode) attention.plan = &plan;
   backend.attention(attention, stream);
-  product(scratch.attended.view<2>({tokens, query_shape[1] * query_shape[2]}), w.output, delta(tokens), summed());
+  product(scratch.attended.view<2>({tokens, query_shape[1] * query_shape[2]}), w.output, delta(tokens), scales_sums(tokens));
 }
 
 // delta = Wdown silu_mul(Wgate_up normed) of this shard.
@@ -240,7 +255,7 @@ void LlamaStage::State::mlp_block(int64_t tokens, int layer) {
     silu.y = activated;
   }
   backend.silu_mul(silu, stream);
-  product(activated, w.down, delta(tokens), summed());
+  product(activated, w.down, delta(tokens), scales_sums(tokens));
 }
 
 // Normalises and multiplies only the rows whose logits are wanted.

@@ -13,6 +13,7 @@
 
 #include "parallel/device_group.h"
 #include "parallel/one_shot_group.h"
+#include "parallel/one_shot_limits.h"
 #include "parallel/topology.h"
 #include "worker/model/llama_weights.h"
 #include "worker/model/stage_device.h"
@@ -26,9 +27,9 @@ struct LlamaStageOptions {
   int64_t max_logit_rows = 64;    // rows of logits at most in a step
   int64_t max_sequences = 64;     // of a step at most
   DmcParams dmc;                  // layer_begin and kv_head_begin are filled in by the stage
-  // Sums of at most one_shot_bytes go through it together with the norm behind them; null: all go through the tensor group.
+  // Sums within the limits go through it, in bf16 together with the norm behind them; null: all go through the tensor group.
   parallel::OneShotGroup* one_shot = nullptr;
-  int64_t one_shot_bytes = 0;
+  parallel::OneShotLimits one_shot_limits;
   LoadProgress progress;          // may be empty
 };
 

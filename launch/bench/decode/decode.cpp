@@ -1,6 +1,7 @@
 // accrete bench decode: the engine's decode steps at a full batch, without computing the prompts.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -107,7 +108,14 @@ Measured measure(OfflineEngine& engine, const DecodeFlags& flags, const std::vec
   return measured;
 }
 
-// parts: steps that take the batch once round
+// Steps that take the batch once round.
+int parts_of(const worker::EngineOptions& options, const rpc::ReplicaShape& shape) {
+  if (options.topology.pipeline == 1) return 1;
+  int64_t weight_bytes = 0;
+  for (const auto& rank : shape.ranks()) weight_bytes = std::max(weight_bytes, static_cast<int64_t>(rank.weight_bytes()));
+  return worker::steps_in_flight(options, weight_bytes);
+}
+
 DecodeRow row_of(const Measured& measured, const rpc::ReplicaShape& shape, int64_t batch, int parts) {
   DecodeRow row;
   row.batch = batch;
@@ -148,8 +156,7 @@ DecodeRow Bench::run(double ratio) {
   options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, batch);
   OfflineEngine engine(options);
   const rpc::ReplicaShape shape = engine.status().shape;
-  const int parts = options.topology.pipeline > 1 ? worker::steps_in_flight(options) : 1;
-  DecodeRow row = row_of(measure(engine, flags, prompts_of(flags, options, batch, model.vocab)), shape, batch, parts);
+  DecodeRow row = row_of(measure(engine, flags, prompts_of(flags, options, batch, model.vocab)), shape, batch, parts_of(options, shape));
   row.cr = ratio;
   row.largest = flags.batch_size == 0;
   const DecodeLoad load{batch, row.slots, ratio > 1.0, options.quantization == "fp8", options.topology.tensor, options.topology.pipeline};

@@ -23,7 +23,7 @@ class OneShotCuda : public testing::Test {
   void fill(int ranks) {
     for (int r = 0; r < ranks; ++r) {
       memory_.push_back(std::make_unique<CudaDevice::Memory<float>>(std::vector<float>(kCount, static_cast<float>(r + 1))));
-      views_.push_back(View<float, 1>(memory_[r]->data(), {kCount}));
+      views_.push_back({View<float, 1>(memory_[r]->data(), {kCount}), {}});
     }
   }
   void expect_values(int rank, float value) {
@@ -31,7 +31,7 @@ class OneShotCuda : public testing::Test {
   }
 
   std::vector<std::unique_ptr<CudaDevice::Memory<float>>> memory_;
-  std::vector<AnyView<1>> views_;
+  std::vector<OneShotSum> views_;
 };
 
 // Three operations in a graph, an odd number, so that a replay begins with the other half of the staging memory than the one before.
@@ -44,7 +44,7 @@ TEST_F(OneShotCuda, GraphsReplay) {
   for (int r = 0; r < kRanks; ++r) {
     inputs.push_back(std::make_unique<CudaDevice::Memory<float>>(std::vector<float>(kCount)));
     graphs.emplace_back(ranks.stream(r), [&] {
-      copy_on_device(views_[r].data, inputs[r]->data(), kCount * sizeof(float), ranks.stream(r));
+      copy_on_device(views_[r].values.data, inputs[r]->data(), kCount * sizeof(float), ranks.stream(r));
       for (int i = 0; i < 3; ++i) one_shot_sum_cuda(views_[r], ranks.ref(r), ranks.stream(r));
     });
     synchronize(ranks.stream(r));

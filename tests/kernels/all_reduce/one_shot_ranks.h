@@ -24,7 +24,7 @@ class CpuRanks {
   using Memory = CpuDevice::Memory<T>;
 
   explicit CpuRanks(int) {}
-  void sum(const std::vector<AnyView<1>>& values) { one_shot_sum_cpu(values, device_.stream()); }
+  void sum(const std::vector<OneShotSum>& ops) { one_shot_sum_cpu(ops, device_.stream()); }
   void norm(const std::vector<RmsNorm>& ops) { one_shot_norm_cpu(ops, device_.stream()); }
 
  private:
@@ -40,7 +40,7 @@ class CudaRanks {
   using Memory = CudaDevice::Memory<T>;
 
   explicit CudaRanks(int size, size_t capacity = 64 << 10, uint64_t patience_ns = 10'000'000'000) {
-    one_shot_load_cuda();
+    one_shot_load_cuda(size);
     for (int r = 0; r < size; ++r) ranks_.push_back(std::make_unique<Rank>(capacity));
     for (int r = 0; r < size; ++r) {
       OneShotRef& ref = ranks_[r]->ref;
@@ -57,8 +57,8 @@ class CudaRanks {
     }
   }
 
-  void sum(const std::vector<AnyView<1>>& values) {
-    for (size_t r = 0; r < values.size(); ++r) one_shot_sum_cuda(values[r], ranks_[r]->ref, stream(r));
+  void sum(const std::vector<OneShotSum>& ops) {
+    for (size_t r = 0; r < ops.size(); ++r) one_shot_sum_cuda(ops[r], ranks_[r]->ref, stream(r));
   }
   void norm(const std::vector<RmsNorm>& ops) {
     for (size_t r = 0; r < ops.size(); ++r) one_shot_norm_cuda(ops[r], ranks_[r]->ref, stream(r));

@@ -71,11 +71,11 @@ class OneShotTest : public testing::Test {
     Ranks rig(ranks);
     std::vector<std::vector<T>> parts;
     std::vector<std::unique_ptr<Memory<T>>> memory;
-    std::vector<AnyView<1>> views;
+    std::vector<OneShotSum> views;
     for (int r = 0; r < ranks; ++r) {
       auto padded = random<T>(n + skip + 1, 100 * ranks + r);
       memory.push_back(std::make_unique<Memory<T>>(padded));
-      views.push_back(View<T, 1>(memory[r]->data() + skip, {n}));
+      views.push_back({View<T, 1>(memory[r]->data() + skip, {n}), {}});
       parts.push_back(std::move(padded));
     }
     for (int i = 0; i < times; ++i) rig.sum(views);
@@ -91,6 +91,8 @@ class OneShotTest : public testing::Test {
       for (size_t i = 0; i < result.size(); ++i) ASSERT_EQ(float(result[i]), float(expected[r][i])) << "rank " << r << " element " << i;
     }
   }
+
+  void try_scaled_sum(int ranks, int64_t tokens, int64_t width);
 
   template <class W>
   void try_norm(int ranks, int64_t tokens, int64_t width, int64_t gap);
@@ -111,6 +113,39 @@ TYPED_TEST(OneShotTest, SumsInRankOrderToTheBit) {
 TYPED_TEST(OneShotTest, SumsFollowEachOther) {
   for (int ranks : {2, 4, 8}) this->try_sum(ranks, 3000, 0, 30);
   this->try_sum(2, 40001, 0, 30);
+}
+
+template <class C>
+void OneShotTest<C>::try_scaled_sum(int ranks, int64_t tokens, int64_t width) {
+  SCOPED_TRACE(testing::Message() << ranks << " ranks, T " << tokens << ", E " << width);
+  Ranks rig(ranks);
+  std::vector<std::vector<T>> parts;
+  std::vector<std::unique_ptr<Memory<T>>> memory;
+  std::vector<std::unique_ptr<Memory<float>>> factors;
+  std::vector<OneShotSum> ops(ranks);
+  for (int r = 0; r < ranks; ++r) {
+    auto part = random<T>(tokens * width, 100 * ranks + r);
+    const auto rows = random<float>(tokens, 7 + r), columns = random<float>(width, 70 + r);
+    memory.push_back(std::make_unique<Memory<T>>(part));
+    for (const auto& numbers : {rows, columns}) factors.push_back(std::make_unique<Memory<float>>(numbers));
+    ops[r] = {View<T, 1>(memory[r]->data(), {tokens * width}),
+              {View<const float, 1>(factors[2 * r]->data(), {tokens}), View<const float, 1>(factors[2 * r + 1]->data(), {width})}};
+    for (int64_t i = 0; i < tokens * width; ++i) part[i] = T(static_cast<float>(part[i]) * rows[i / width] * columns[i % width]);
+    parts.push_back(std::move(part));
+  }
+  rig.sum(ops);
+  const auto sums = sums_of(parts);
+  for (int r = 0; r < ranks; ++r) {
+    const auto result = memory[r]->read();
+    for (size_t i = 0; i < result.size(); ++i) ASSERT_EQ(float(result[i]), float(T(sums[i]))) << "rank " << r << " element " << i;
+  }
+}
+
+// Each rank's parts have factors of their own; the last ones take several launches, of whole rows.
+TYPED_TEST(OneShotTest, SumsScaledPartsToTheBit) {
+  for (int ranks : {1, 2, 4}) {
+    for (const auto& [tokens, width] : {std::pair<int64_t, int64_t>{1, 16}, {3, 576}, {7, 4096}, {30, 3072}}) this->try_scaled_sum(ranks, tokens, width);
+  }
 }
 
 // Bounds as in rms_norm_test: the sum of squares is a chain of at most E / 16 + 16 roundings on the CPU, and of fewer on CUDA (8 in a

@@ -43,7 +43,8 @@ class GpuExecutor : public RankExecutor {
     DeviceEvent begun, done;
   };
 
-  void make_groups(bool gpus_shared);
+  void make_groups(bool gpus_shared, int64_t width);
+  void make_one_shot(int64_t width);
   void size_steps();
   void load_stage(const TensorSource& source, const parallel::ShardSpec& shard);
   void make_buffers();
@@ -76,7 +77,8 @@ class GpuExecutor : public RankExecutor {
   parallel::Place place_;
   GpuStageDevice device_;
   std::unique_ptr<parallel::DeviceGroup> tensor_, replica_;  // outlive the graphs
-  std::unique_ptr<parallel::OneShotGroup> one_shot_;         // likewise; null: not wanted
+  std::unique_ptr<parallel::OneShotGroup> one_shot_;         // likewise; null: not wanted, or not possible
+  parallel::OneShotLimits one_shot_limits_;
   std::unique_ptr<LlamaStage> stage_;
   std::unique_ptr<DeviceSamplerTables> samplers_;  // where tokens are sampled; by cache row
   DeviceMemory input_, output_, row_tokens_;

@@ -1,5 +1,6 @@
 // What a GPU's executor does before the first step: load, tune, measure, allocate, capture.
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,14 +17,14 @@ namespace accrete::worker {
 namespace {
 
 constexpr int64_t kSpareBytes = int64_t{192} << 20;  // kernels that are loaded later, the driver's own
-constexpr int64_t kOneShotBytes = 512 << 10;         // beyond it NCCL's bandwidth wins
+constexpr int64_t kOneShotBytes = 8 << 20;           // of an operation at most, twice that is taken
 constexpr int64_t kNodeBytes = 12 << 10;             // of an instantiated graph, where it cannot be measured
 
-int gpu_index(const RankGroups& groups) {
+int gpu_index(const EngineOptions& options, const RankGroups& groups) {
   std::string why;
   const int count = device_count(&why);
   if (count == 0) throw std::runtime_error(fmt::format("--device cuda: {}; check nvidia-smi and CUDA_VISIBLE_DEVICES", why));
-  return groups.local_rank % count;
+  return (options.base_gpu_id + groups.local_rank) % count;
 }
 
 // What the kernels do not do.
@@ -46,7 +47,7 @@ void check_model(const ModelConfig& config, const parallel::ShardSpec& shard, co
 // Pairs with the constructor's first shared error.
 GpuStageDevice open_device(const EngineOptions& options, const RankGroups& groups) {
   try {
-    return GpuStageDevice(gpu_index(groups), cpu_threads(options, groups.ranks_on_host));
+    return GpuStageDevice(gpu_index(options, groups), cpu_threads(options, groups.ranks_on_host));
   } catch (const std::exception& error) {
     share_error(groups.replica, error.what());
     throw;
@@ -79,16 +80,13 @@ GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& option
   parallel::ShardSpec shard;
   cache::KvCacheShape shape;
   run_shared(groups_.replica, [&] {
-    if (options_.trace_operations) {
-      options_.enforce_eager = true;
-      device_.start_trace();
-    }
+    if (options_.trace_operations) options_.enforce_eager = true;
     shard = shard_of(source.config(), groups_);
     check_model(source.config(), shard, options_);
     shape = cache_shape(options_, source.config(), shard);
   });
   const Sharers sharers = sharers_of(groups_, device_.info().index);
-  make_groups(sharers.most > 1);
+  make_groups(sharers.most > 1, source.config().hidden);
   run_shared(groups_.replica, [&] { load_stage(source, shard); });
   const int64_t budget = cache_budget(shape, sharers.here);
   run_shared(groups_.replica, [&] { make_cache(shape, budget); });
@@ -96,21 +94,38 @@ GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& option
   fill_info(shard);
 }
 
-void GpuExecutor::make_groups(bool gpus_shared) {
+void GpuExecutor::make_groups(bool gpus_shared, int64_t width) {
   run_shared(groups_.replica, [&] { tensor_ = make_device_group(options_, groups_.tensor, gpus_shared); });
   if (groups_.topology.pipeline > 1) {
     run_shared(groups_.replica, [&] { replica_ = make_device_group(options_, groups_.replica, gpus_shared); });
   }
-  if (options_.all_reduce == "one-shot" && groups_.topology.tensor > 1) {
-    run_shared(groups_.replica, [&] { one_shot_ = parallel::make_one_shot_group(groups_.tensor.split(0, groups_.tensor.rank())); });
+  const bool wanted = options_.all_reduce == "one-shot" || (options_.all_reduce == "auto" && !gpus_shared);
+  if (wanted && groups_.topology.tensor > 1) run_shared(groups_.replica, [&] { make_one_shot(width); });
+}
+
+// Where it was not asked for, GPUs that do not see each other's memory do without it. The group's making fails on all of its ranks or on none.
+void GpuExecutor::make_one_shot(int64_t width) {
+  const bool leads = groups_.tensor.rank() == 0;
+  try {
+    one_shot_ = parallel::make_one_shot_group(groups_.tensor.split(0, groups_.tensor.rank()), {.capacity = kOneShotBytes});
+  } catch (const parallel::CommError& error) {
+    if (options_.all_reduce == "one-shot") throw;
+    if (leads) spdlog::info("all_reduce.one_shot none why=\"{}\"", error.what());
+    return;
   }
+  one_shot_limits_ = parallel::kUsualOneShotLimits;
+  if (options_.tune_products && tensor_->capturable()) {
+    one_shot_limits_ = parallel::tune_one_shot({*one_shot_, *tensor_, groups_.tensor, width, kOneShotBytes}, device_.stream());
+  }
+  if (leads) spdlog::info("all_reduce.one_shot sum_bytes={} norm_bytes={}", one_shot_limits_.sum_bytes, one_shot_limits_.norm_bytes);
 }
 
 void GpuExecutor::load_stage(const TensorSource& source, const parallel::ShardSpec& shard) {
+  if (options_.trace_operations) device_.start_trace();
   size_steps();
   LlamaStageOptions sizes = stage_options(options_, source.config());
   sizes.one_shot = one_shot_.get();
-  sizes.one_shot_bytes = kOneShotBytes;
+  sizes.one_shot_limits = one_shot_limits_;
   sizes.max_step_tokens = most_.tokens;
   sizes.max_sequences = most_.sequences;
   sizes.max_logit_rows = most_.samples + most_.scores;
@@ -154,7 +169,7 @@ void GpuExecutor::tune_products() {
     layers[3].weights.push_back(layer.down.w);
   }
   if (last_stage()) device_.gemm_plans().tune(std::vector{GemmToTune{{weights.logit_weights()}, DType::f32}}, sizes, device_.stream());
-  for (int64_t tokens = 512; tokens <= options_.max_num_batched_tokens; tokens *= 2) sizes.push_back(tokens);
+  while (sizes.back() < options_.max_num_batched_tokens) sizes.push_back(token_bucket(sizes.back() + 1));  // prompts, beside decodes
   device_.gemm_plans().tune(layers, sizes, device_.stream());
 }
 
@@ -191,7 +206,7 @@ void GpuExecutor::make_cache(const cache::KvCacheShape& whole, int64_t budget) {
   set_pages(shape, budget);
   cache_ = std::make_unique<cache::DeviceKvCache>(shape, device_.stream());
   const size_t counted = 2 * static_cast<size_t>(options_.max_num_seqs * shape.heads()) * sizeof(int32_t);
-  for (int i = 0; i < steps_in_flight(options_); ++i) {
+  for (int i = 0; i < most_steps_in_flight(options_); ++i) {
     idle_.push_back(std::make_unique<Flight>(StepInputs::bytes(most_), StepOutputs::bytes(most_), counted));
   }
 }

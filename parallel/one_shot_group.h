@@ -20,6 +20,9 @@ struct OneShotOptions {
   // Bytes of one operation, the same on all ranks, a multiple of 16; longer ones go in pieces, one launch each. A row of a norm must fit.
   size_t capacity = size_t{1} << 20;
   std::chrono::milliseconds timeout{30'000};
+  // Nothing but this group's ranks computes on their GPUs, one rank on each: kernels may then fill them while they wait. Where others compute
+  // there too, what a peer computes before it comes needs room. The same on all ranks.
+  bool alone = false;
 };
 
 class OneShotGroup {

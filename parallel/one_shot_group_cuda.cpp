@@ -28,7 +28,7 @@ class OneShotRank final : public OneShotGroup {
     ref_.rank = ranks_->rank();
     ref_.size = ranks_->size();
     ref_.capacity = options.capacity;
-    ref_.blocks = memory_.gpus_shared() ? kOneShotSharedBlocks : kOneShotBlocks;
+    ref_.blocks = options.alone && !memory_.gpus_shared() ? kOneShotBlocks : kOneShotSharedBlocks;
     for (int r = 0; r < ref_.size; ++r) {
       ref_.staged[r] = memory_.staged(r);
       ref_.arrived[r] = memory_.arrived(r);

@@ -11,8 +11,9 @@
 namespace accrete::launch {
 
 std::vector<BenchPrompt> steady_prompts(const SteadyLoad& load) {
-  const int64_t middle = load.input_len + load.output_len / 2, room = std::max<int64_t>(1, load.step_tokens - load.running / 2);
-  const int64_t ramp = load.running * middle / room + 1;
+  // While they come in, half of them on average take a token a step, and their ages span what the ramp leaves of a life:
+  // running (input + (output - ramp) / 2) = ramp (step - running / 2)
+  const int64_t middle = load.input_len + load.output_len / 2, ramp = load.running * middle / load.step_tokens + 1;
   if (ramp >= load.output_len) {
     throw UsageError(fmt::format("--steady: {} sequences of {} tokens take {} iterations of {} tokens to come in, and would end before: a larger "
                                             "--max-num-batched-tokens or --output-len, or a smaller --max-num-seqs",

@@ -34,7 +34,7 @@ void print(Communicator& world, const char* operation, const char* by, size_t by
 
 void bench(Communicator& world, Stream& stream) {
   const auto nccl = nccl_group_of(world, std::chrono::seconds(30));
-  const auto one_shot = make_one_shot_group(world.split(0, world.rank()), {.capacity = kMost});
+  const auto one_shot = make_one_shot_group(world.split(0, world.rank()), {.capacity = kMost, .alone = true});
   constexpr size_t kElements = kMost / sizeof(bf16);
   Buffer<bf16> x(kElements), delta(kElements), y(kElements);
   Buffer<float> weight(kWidth);

@@ -84,7 +84,7 @@ int run_checks(const std::string& group, const std::vector<Check>& checks, Rig& 
 
 int run_group(Communicator& world, const std::string& name, const ProgramOptions& options, Stream& stream) {
   if (name == "one-shot") {
-    const auto group = make_one_shot_group(world.split(0, world.rank()), {.timeout = options.timeout});
+    const auto group = make_one_shot_group(world.split(0, world.rank()), {.timeout = options.timeout, .alone = true});
     OneShotRig rig{*group, world, stream};
     return run_checks(name, one_shot_checks(), rig);
   }

@@ -181,7 +181,7 @@ std::string graphs(OneShotRig& rig) {
 std::string limits_found(DeviceGroup& group, Communicator& ranks, Stream& stream) {
   constexpr int64_t kWidth = 576, kMost = 4 << 20, kRow = kWidth * static_cast<int64_t>(sizeof(bf16));
   Findings findings;
-  const auto one_shot = make_one_shot_group(ranks.split(0, ranks.rank()));
+  const auto one_shot = make_one_shot_group(ranks.split(0, ranks.rank()), {.alone = true});
   const OneShotLimits found = tune_one_shot({*one_shot, group, ranks, kWidth, kMost}, stream);
   std::vector<OneShotLimits> all(ranks.size());
   ranks.all_gather(std::as_bytes(std::span(&found, 1)), std::as_writable_bytes(std::span(all)));

@@ -44,7 +44,7 @@ class GpuExecutor : public RankExecutor {
   };
 
   void make_groups(bool gpus_shared, int64_t width);
-  void make_one_shot(int64_t width);
+  void make_one_shot(bool gpus_shared, int64_t width);
   void size_steps();
   void load_stage(const TensorSource& source, const parallel::ShardSpec& shard);
   void make_buffers();

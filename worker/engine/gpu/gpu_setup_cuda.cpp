@@ -17,7 +17,7 @@ namespace accrete::worker {
 namespace {
 
 constexpr int64_t kSpareBytes = int64_t{192} << 20;  // kernels that are loaded later, the driver's own
-constexpr int64_t kOneShotBytes = 8 << 20;           // of an operation at most, twice that is taken
+constexpr int64_t kOneShotBytes = 16 << 20;          // of an operation at most, twice that is taken
 constexpr int64_t kNodeBytes = 12 << 10;             // of an instantiated graph, where it cannot be measured
 
 int gpu_index(const EngineOptions& options, const RankGroups& groups) {
@@ -100,14 +100,14 @@ void GpuExecutor::make_groups(bool gpus_shared, int64_t width) {
     run_shared(groups_.replica, [&] { replica_ = make_device_group(options_, groups_.replica, gpus_shared); });
   }
   const bool wanted = options_.all_reduce == "one-shot" || (options_.all_reduce == "auto" && !gpus_shared);
-  if (wanted && groups_.topology.tensor > 1) run_shared(groups_.replica, [&] { make_one_shot(width); });
+  if (wanted && groups_.topology.tensor > 1) run_shared(groups_.replica, [&] { make_one_shot(gpus_shared, width); });
 }
 
 // Where it was not asked for, GPUs that do not see each other's memory do without it. The group's making fails on all of its ranks or on none.
-void GpuExecutor::make_one_shot(int64_t width) {
+void GpuExecutor::make_one_shot(bool gpus_shared, int64_t width) {
   const bool leads = groups_.tensor.rank() == 0;
   try {
-    one_shot_ = parallel::make_one_shot_group(groups_.tensor.split(0, groups_.tensor.rank()), {.capacity = kOneShotBytes});
+    one_shot_ = parallel::make_one_shot_group(groups_.tensor.split(0, groups_.tensor.rank()), {.capacity = kOneShotBytes, .alone = !gpus_shared});
   } catch (const parallel::CommError& error) {
     if (options_.all_reduce == "one-shot") throw;
     if (leads) spdlog::info("all_reduce.one_shot none why=\"{}\"", error.what());

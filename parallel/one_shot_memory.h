@@ -31,7 +31,10 @@ class OneShotMemory {
 
  private:
   struct Card;  // what a rank tells the others
+  void share(Communicator& ranks);
+  void give_back(Communicator& ranks);
   std::string fill_card(Card& card);
+  std::string unreadable(const Card& own, const Card& card) const;
   std::string map(const Card& own, const Card& card, int rank);
   std::string verify(const Card& card, int rank) const;
 

@@ -64,11 +64,20 @@ struct OneShotMemory::Card {
 OneShotMemory::OneShotMemory(Communicator& ranks, size_t capacity) : rank_(ranks.rank()), size_(ranks.size()), capacity_(capacity) {
   CHECK(size_ <= kOneShotRanks, size_);
   CHECK(capacity > 0 && capacity % kOneShotAlignment == 0, capacity);
+  try {
+    share(ranks);
+  } catch (const CommError&) {
+    unmap();
+    give_back(ranks);
+    throw;
+  }
+}
+
+void OneShotMemory::share(Communicator& ranks) {
   Card own{};
   agree(ranks, fill_card(own), "memory");
   std::vector<Card> cards(size_);
   ranks.all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(cards)));
-  std::string error;
   const auto on_gpu_of = [&](const Card& one) {
     return std::count_if(cards.begin(), cards.end(), [&](const Card& card) {
       return std::strcmp(card.host, one.host) == 0 && std::strcmp(card.gpu, one.gpu) == 0;
@@ -76,16 +85,23 @@ OneShotMemory::OneShotMemory(Communicator& ranks, size_t capacity) : rank_(ranks
   };
   const auto sharing = on_gpu_of(own);
   gpus_shared_ = std::any_of(cards.begin(), cards.end(), [&](const Card& card) { return on_gpu_of(card) > 1; });
+  std::string error;
   if (sharing > kOneShotRanksOnGpu) error = fmt::format("{} ranks share GPU {}, at most {} can", sharing, own.gpu, kOneShotRanksOnGpu);
   for (int r = 0; r < size_ && error.empty(); ++r) {
     if (r != rank_) error = map(own, cards[r], r);
   }
+  agree(ranks, error, "mapping");
+}
+
+// After a failure that all ranks have been told of. Nobody maps the memory once all have come here; where one is lost it stays.
+void OneShotMemory::give_back(Communicator& ranks) {
   try {
-    agree(ranks, error, "mapping");
+    ranks.barrier();
   } catch (const CommError&) {
-    unmap();
-    throw;
+    return;
   }
+  if (base_[rank_]) cudaFree(base_[rank_]);
+  base_[rank_] = nullptr;
 }
 
 OneShotMemory::~OneShotMemory() {
@@ -116,8 +132,17 @@ std::string OneShotMemory::fill_card(Card& card) {
   return "";
 }
 
+// Why kernels on the own GPU cannot read the other's memory, as far as this process sees both.
+std::string OneShotMemory::unreadable(const Card& own, const Card& card) const {
+  int device = 0, can = 1;
+  if (cudaDeviceGetByPCIBusId(&device, card.gpu) == cudaSuccess && device != own.device) cudaDeviceCanAccessPeer(&can, own.device, device);
+  cudaGetLastError();  // a GPU that this process does not see: opening its memory will tell
+  return can ? "" : fmt::format("GPU {} cannot read the memory of GPU {} (nvidia-smi topo -p2p r)", own.gpu, card.gpu);
+}
+
 std::string OneShotMemory::map(const Card& own, const Card& card, int rank) {
   if (std::strcmp(own.host, card.host) != 0) return fmt::format("rank {} runs on another host ({}, here {})", rank, card.host, own.host);
+  if (const std::string why = unreadable(own, card); !why.empty()) return fmt::format("rank {}: {}", rank, why);
   if (own.process == card.process) {  // a process cannot open its own handles, and need not
     if (own.device != card.device) {
       const cudaError_t result = cudaDeviceEnablePeerAccess(card.device, 0);

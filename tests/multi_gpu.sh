@@ -71,7 +71,7 @@ for shape in "${shapes[@]}"; do
         synthetic=()
         [ "$ratio" = 1 ] || synthetic=(--dmc-synthetic-cr "$ratio")
         stage "steady-$name-$input-cr$ratio" timeout 300 "$accrete" bench throughput "$model" "${flags[@]}" "${synthetic[@]}" --steady "$steady" \
-          --max-num-seqs "$sequences" --max-num-batched-tokens $((sequences + 192)) --input-len "$input" --output-len "$output" \
+          --max-num-seqs "$sequences" --max-num-batched-tokens $((sequences * (input + output) / output)) --input-len "$input" --output-len "$output" \
           --num-prompts $((4 * sequences)) --output-json "$out/steady-$name-$input-cr$ratio.json"
       done
     done

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -38,7 +39,8 @@ class Communicator {
   virtual void send(std::span<const std::byte> message, int to, int tag) = 0;
   // Waits until what was sent needs this rank no more: a long message goes over only while its sender calls the communicator. For a sender
   // that is about to wait elsewhere for what its receivers do with it. They must come to receive it without anything else from this rank.
-  virtual void flush() = 0;
+  // `look` is called now and then and may throw: a receiver that hangs is none of the communicator's.
+  virtual void flush(const std::function<void()>& look) = 0;
   virtual std::vector<std::byte> recv(int from, int tag) = 0;
   // The same into memory of the receiver's; the message must have that size.
   virtual void recv_into(std::span<std::byte> message, int from, int tag) = 0;

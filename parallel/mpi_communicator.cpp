@@ -51,7 +51,7 @@ class MpiCommunicator final : public Communicator {
   void broadcast(std::span<std::byte> bytes, int root) override;
   void barrier() override;
   void send(std::span<const std::byte> message, int to, int tag) override;
-  void flush() override;
+  void flush(const std::function<void()>& look) override;
   std::vector<std::byte> recv(int from, int tag) override;
   void recv_into(std::span<std::byte> message, int from, int tag) override;
   bool poll(int from, int tag) override;
@@ -207,9 +207,12 @@ void MpiCommunicator::send(std::span<const std::byte> message, int to, int tag) 
   while (!outbox_.empty() && std::chrono::steady_clock::now() < end) outbox_.reap();
 }
 
-void MpiCommunicator::flush() {
+void MpiCommunicator::flush(const std::function<void()>& look) {
   PoliteWait wait(patience_);
-  for (outbox_.reap(); !outbox_.empty(); outbox_.reap()) wait.pause();
+  for (outbox_.reap(); !outbox_.empty(); outbox_.reap()) {
+    look();
+    wait.pause();
+  }
 }
 
 std::vector<std::byte> MpiCommunicator::recv(int from, int tag) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/cuda.h"
@@ -20,15 +21,13 @@ constexpr milliseconds kGoodbye{5000};
 class OneShotRank final : public OneShotGroup {
  public:
   OneShotRank(std::unique_ptr<Communicator> ranks, const OneShotOptions& options)
-      : ranks_(std::move(ranks)), timeout_(options.timeout), memory_(*ranks_, options.capacity), state_(sizeof(OneShotState)), report_(sizeof(OneShotReport)) {
-    one_shot_load_cuda(ranks_->size());
-    ACCRETE_CUDA_CHECK(cudaMemset(state_.data(), 0, state_.bytes()));
-    ACCRETE_CUDA_CHECK(cudaDeviceSynchronize());
-    *report() = {};
+      : ranks_(std::move(ranks)), timeout_(options.timeout), memory_(*ranks_, options.capacity, error_of([&] { prepare(); })) {
     ref_.rank = ranks_->rank();
     ref_.size = ranks_->size();
     ref_.capacity = options.capacity;
-    ref_.blocks = options.alone && !memory_.gpus_shared() ? kOneShotBlocks : kOneShotSharedBlocks;
+    // A few multiprocessors stay free: blocks of the widest norm take one each, and all have to be resident together.
+    const bool fills = options.alone && !memory_.gpus_shared();
+    ref_.blocks = fills ? std::clamp(memory_.multiprocessors() - kFree, kOneShotSharedBlocks, kOneShotBlocks) : kOneShotSharedBlocks;
     for (int r = 0; r < ref_.size; ++r) {
       ref_.staged[r] = memory_.staged(r);
       ref_.arrived[r] = memory_.arrived(r);
@@ -36,7 +35,6 @@ class OneShotRank final : public OneShotGroup {
     ref_.state = state_.as<OneShotState>();
     ref_.report = report();
     ref_.patience_ns = static_cast<uint64_t>(std::chrono::nanoseconds(options.timeout).count());
-    ranks_->barrier();  // the kernels are loaded everywhere: ranks of one process would wait for each other's running ones to do it
   }
   ~OneShotRank() override;
 
@@ -57,6 +55,18 @@ class OneShotRank final : public OneShotGroup {
   void abort() override { __atomic_store_n(&report()->stop, 1u, __ATOMIC_RELAXED); }
 
  private:
+  static constexpr int kFree = 4;
+
+  // What this rank does alone. Kernels are loaded everywhere before the ranks meet: ranks of one process would wait for each other's running ones
+  // to do it.
+  void prepare() {
+    one_shot_load_cuda(ranks_->size());
+    state_ = DeviceMemory(sizeof(OneShotState));
+    report_ = PinnedMemory(sizeof(OneShotReport));
+    ACCRETE_CUDA_CHECK(cudaMemset(state_.data(), 0, state_.bytes()));
+    ACCRETE_CUDA_CHECK(cudaDeviceSynchronize());
+    *report() = {};
+  }
   OneShotReport* report() const { return report_.as<OneShotReport>(); }
   // Acquire: pairs with the kernel's release of `broken` after it has written the rest.
   bool broken() const { return __atomic_load_n(&report()->broken, __ATOMIC_ACQUIRE) != 0; }
@@ -65,9 +75,9 @@ class OneShotRank final : public OneShotGroup {
 
   std::unique_ptr<Communicator> ranks_;
   milliseconds timeout_;
-  OneShotMemory memory_;
   DeviceMemory state_;
   PinnedMemory report_;
+  OneShotMemory memory_;  // after these: what fails with them is told while it is made
   OneShotRef ref_;
 };
 

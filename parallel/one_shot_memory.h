@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "kernels/all_reduce/one_shot.h"
@@ -11,10 +12,15 @@
 
 namespace accrete::parallel {
 
+// What went wrong in a step that a rank does alone; empty: nothing.
+std::string error_of(const std::function<void()>& step);
+// All ranks' answers to that: throws CommError on all when something did on one. Collective.
+void agree(Communicator& ranks, const std::string& error, const char* doing);
+
 class OneShotMemory {
  public:
-  // Collective; throws CommError on all ranks when one of them fails.
-  OneShotMemory(Communicator& ranks, size_t capacity);
+  // Collective; throws CommError on all ranks when one of them fails. `error`: what failed on this one before.
+  OneShotMemory(Communicator& ranks, size_t capacity, const std::string& error);
   // Unmaps. The own memory is given back only after release().
   ~OneShotMemory();
   OneShotMemory(const OneShotMemory&) = delete;
@@ -24,6 +30,8 @@ class OneShotMemory {
   uint64_t* arrived(int rank) const { return reinterpret_cast<uint64_t*>(static_cast<std::byte*>(base_[rank]) + 2 * capacity_); }
   // Whether some GPU has several of the ranks; the same on all.
   bool gpus_shared() const { return gpus_shared_; }
+  // Of the ranks' GPU that has the fewest; the same on all.
+  int multiprocessors() const { return multiprocessors_; }
   // Unmaps the others'. Kernels that read them have ended.
   void unmap();
   // Every other rank has unmapped this rank's memory.
@@ -31,7 +39,7 @@ class OneShotMemory {
 
  private:
   struct Card;  // what a rank tells the others
-  void share(Communicator& ranks);
+  void share(Communicator& ranks, const std::string& error);
   void give_back(Communicator& ranks);
   std::string fill_card(Card& card);
   std::string unreadable(const Card& own, const Card& card) const;
@@ -43,6 +51,7 @@ class OneShotMemory {
   std::array<void*, kOneShotRanks> base_{};   // by rank
   std::array<bool, kOneShotRanks> mapped_{};  // by rank: through an IPC handle
   bool gpus_shared_ = false;
+  int multiprocessors_ = 0;
   bool released_ = false;
 };
 

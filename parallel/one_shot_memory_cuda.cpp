@@ -37,7 +37,17 @@ std::string failed(const char* doing, cudaError_t result) {
   return fmt::format("{} failed: {} ({})", doing, cudaGetErrorString(result), cudaGetErrorName(result));
 }
 
-// All ranks' answers to whether something went wrong; throws on all when it did on one.
+}  // namespace
+
+std::string error_of(const std::function<void()>& step) {
+  try {
+    step();
+  } catch (const CudaError& error) {
+    return error.what();
+  }
+  return "";
+}
+
 void agree(Communicator& ranks, const std::string& error, const char* doing) {
   constexpr size_t kText = 400;
   std::vector<char> mine(kText), everyone(kText * ranks.size());
@@ -49,23 +59,23 @@ void agree(Communicator& ranks, const std::string& error, const char* doing) {
   }
 }
 
-}  // namespace
-
 struct OneShotMemory::Card {
   char host[256];
   uint64_t process;
   int device;
+  int multiprocessors;
   char gpu[32];  // its PCI address: processes may number GPUs differently
   void* base;  // of use to ranks of the same process
   cudaIpcMemHandle_t handle;
   char no_handle[128];  // why there is none
 };
 
-OneShotMemory::OneShotMemory(Communicator& ranks, size_t capacity) : rank_(ranks.rank()), size_(ranks.size()), capacity_(capacity) {
+OneShotMemory::OneShotMemory(Communicator& ranks, size_t capacity, const std::string& error)
+    : rank_(ranks.rank()), size_(ranks.size()), capacity_(capacity) {
   CHECK(size_ <= kOneShotRanks, size_);
   CHECK(capacity > 0 && capacity % kOneShotAlignment == 0, capacity);
   try {
-    share(ranks);
+    share(ranks, error);
   } catch (const CommError&) {
     unmap();
     give_back(ranks);
@@ -73,9 +83,9 @@ OneShotMemory::OneShotMemory(Communicator& ranks, size_t capacity) : rank_(ranks
   }
 }
 
-void OneShotMemory::share(Communicator& ranks) {
+void OneShotMemory::share(Communicator& ranks, const std::string& before) {
   Card own{};
-  agree(ranks, fill_card(own), "memory");
+  agree(ranks, before.empty() ? fill_card(own) : before, "memory");
   std::vector<Card> cards(size_);
   ranks.all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(cards)));
   const auto on_gpu_of = [&](const Card& one) {
@@ -85,6 +95,8 @@ void OneShotMemory::share(Communicator& ranks) {
   };
   const auto sharing = on_gpu_of(own);
   gpus_shared_ = std::any_of(cards.begin(), cards.end(), [&](const Card& card) { return on_gpu_of(card) > 1; });
+  multiprocessors_ = own.multiprocessors;
+  for (const Card& card : cards) multiprocessors_ = std::min(multiprocessors_, card.multiprocessors);
   std::string error;
   if (sharing > kOneShotRanksOnGpu) error = fmt::format("{} ranks share GPU {}, at most {} can", sharing, own.gpu, kOneShotRanksOnGpu);
   for (int r = 0; r < size_ && error.empty(); ++r) {
@@ -120,6 +132,7 @@ std::string OneShotMemory::fill_card(Card& card) {
   if (result == cudaSuccess) result = cudaDeviceSynchronize();  // cudaMemset does not wait for the device
   if (result == cudaSuccess) result = cudaGetDevice(&card.device);
   if (result == cudaSuccess) result = cudaDeviceGetPCIBusId(card.gpu, sizeof card.gpu, card.device);
+  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&card.multiprocessors, cudaDevAttrMultiProcessorCount, card.device);
   if (result != cudaSuccess) return failed("clearing it", result);
   gethostname(card.host, sizeof card.host - 1);
   card.process = process_token();

@@ -53,7 +53,7 @@ class ThreadCommunicator final : public Communicator {
   void barrier() override { exchange({}); }
 
   void send(std::span<const std::byte> message, int to, int tag) override { group_->post({rank_, to, tag}, message); }
-  void flush() override {}
+  void flush(const std::function<void()>&) override {}
   std::vector<std::byte> recv(int from, int tag) override { return group_->take({from, rank_, tag}); }
   void recv_into(std::span<std::byte> message, int from, int tag) override {
     const std::vector<std::byte> received = recv(from, tag);

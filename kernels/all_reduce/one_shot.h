@@ -21,7 +21,7 @@ namespace accrete {
 
 constexpr int kOneShotRanks = 8;
 // A rank's most blocks, each of which waits on the device for its counterparts. A block of the norm may fill a multiprocessor (1024 threads
-// with up to 64 registers), and all blocks have to be resident together: 128 of an H100's 132 places where a rank has a GPU to itself; where
+// with up to 64 registers), and all blocks have to be resident together: 128 of an H100's 132 places, fewer on a smaller GPU, where a rank has one to itself; where
 // ranks share one, 4 x 32, which leaves room for what these ranks still compute: a product that wants most of a multiprocessor's shared
 // memory finds none where a block that took little is waiting.
 constexpr int kOneShotBlocks = 128;

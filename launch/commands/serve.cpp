@@ -1,15 +1,17 @@
 // accrete serve: one machine, everything. The coordinator runs here, each replica is a child job.
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <thread>
 
+#if defined(ACCRETE_CUDA)
+#include "kernels/device/device_memory.h"
+#endif
 #include "launch/cli/engine_flags.h"
 #include "launch/commands/commands.h"
 #include "launch/model/default_model.h"
@@ -35,10 +37,24 @@ struct ServeFlags {
 
 using Jobs = std::vector<std::unique_ptr<ChildJob>>;
 
+// 0: none, or the CPU was asked for.
+int usable_gpus(const worker::EngineOptions& options) {
+#if defined(ACCRETE_CUDA)
+  return options.device == "cpu" ? 0 : device_count();
+#else
+  (void)options;
+  return 0;
+#endif
+}
+
 Jobs start_replicas(const worker::EngineOptions& options, const std::string& address) {
+  const int gpus = options.topology.data > 1 ? usable_gpus(options) : 0;
+  if (replicas_share(options, gpus)) {
+    spdlog::warn("serve.gpus_shared replicas={} ranks={} gpus={}", options.topology.data, options.topology.data * options.topology.replica_ranks(), gpus);
+  }
   Jobs jobs;
   for (int i = 0; i < options.topology.data; ++i) {
-    jobs.push_back(std::make_unique<ChildJob>(fmt::format("replica {}", i), replica_command(replica_options(options, i), own_executable(), address)));
+    jobs.push_back(std::make_unique<ChildJob>(fmt::format("replica {}", i), replica_command(replica_options(options, i, gpus), own_executable(), address)));
   }
   return jobs;
 }

@@ -9,11 +9,16 @@
 
 namespace accrete::launch {
 
-worker::EngineOptions replica_options(const worker::EngineOptions& options, int index) {
+bool replicas_share(const worker::EngineOptions& options, int gpus) {
+  return gpus > 0 && options.topology.data > 1 && options.topology.data * options.topology.replica_ranks() > gpus;
+}
+
+worker::EngineOptions replica_options(const worker::EngineOptions& options, int index, int gpus) {
   worker::EngineOptions replica = options;
   const int ranks = options.topology.replica_ranks();
   replica.topology.data = 1;
   replica.base_gpu_id += index * ranks;
+  if (replicas_share(options, gpus) && replica.all_reduce == "auto") replica.all_reduce = "group";
   if (replica.cpu_threads == 0) {
     replica.cpu_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / (options.topology.data * ranks));
   }

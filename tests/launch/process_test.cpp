@@ -123,13 +123,16 @@ TEST(ReplicaOptions, EachReplicaHasItsOwnGpusAndCores) {
   options.topology = {.tensor = 2, .pipeline = 2, .data = 3};
   options.base_gpu_id = 1;
   for (int i = 0; i < 3; ++i) {
-    const worker::EngineOptions replica = replica_options(options, i);
+    const worker::EngineOptions replica = replica_options(options, i, 12);
+    EXPECT_EQ(replica.all_reduce, "auto");
     EXPECT_EQ(replica.base_gpu_id, 1 + 4 * i);
     EXPECT_EQ(replica.topology.data, 1);
     EXPECT_EQ(replica.cpu_threads, std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 12));
   }
   options.cpu_threads = 5;
-  EXPECT_EQ(replica_options(options, 2).cpu_threads, 5);
+  EXPECT_EQ(replica_options(options, 2, 0).cpu_threads, 5);
+  EXPECT_EQ(replica_options(options, 2, 0).all_reduce, "auto");
+  EXPECT_EQ(replica_options(options, 0, 11).all_reduce, "group") << "12 ranks on 11 GPUs";
 }
 
 TEST(EngineArguments, RoundTripEveryOption) {

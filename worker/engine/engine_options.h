@@ -35,7 +35,7 @@ struct EngineOptions {
   std::string async_scheduling = "auto";  // auto | on | off: plan a step while the one before is in flight (auto: on GPUs)
   bool tune_products = true;            // GPUs: time the algorithms of matrix products at start-up
   bool trace_operations = false;        // benchmarks: GPUs time each operation, without graphs
-  std::string all_reduce = "auto";      // auto | group | one-shot: sums of small steps over the tensor group by one kernel over CUDA IPC (one host)
+  std::string all_reduce = "auto";      // auto | group | one-shot: sums of up to some MB over the tensor group by one kernel over CUDA IPC (one host)
   std::string device_group = "auto";    // auto | nccl | staged: how GPUs of a replica talk (auto: nccl when each rank has its own)
 
   bool operator==(const EngineOptions&) const = default;

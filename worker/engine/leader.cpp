@@ -185,7 +185,7 @@ bool Leader::launch_step() {
     const std::vector<std::byte> bytes = to_bytes(flight.plan);
     for (int rank = 1; rank < replica_.size(); ++rank) replica_.send(bytes, rank, kPlanTag);
     // Whoever enqueues on a GPU may be held up, by a full queue or by NCCL, until the other ranks have enqueued the same.
-    if (on_gpu(setup_.options)) replica_.flush();
+    if (on_gpu(setup_.options)) replica_.flush([&] { executor_.check(); });
   }
   executor_.begin(flight.plan);
   flights_.push_back(std::move(flight));

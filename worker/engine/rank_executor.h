@@ -47,6 +47,8 @@ class RankExecutor {
   // Whether finish() would not wait. Some step is in flight.
   virtual bool done() = 0;
   virtual StepReport finish() = 0;
+  // Throws when the ranks' GPUs talk no more (CommError); for waits outside of begin and finish.
+  virtual void check() {}
 };
 
 // Loads this rank's shard and allocates its caches on the device that the options name. Collective over the replica. Throws ModelError or

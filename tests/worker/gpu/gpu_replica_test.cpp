@@ -187,9 +187,10 @@ TEST_F(GpuReplica, Fp8IsClose) {
   const Outputs wanted = run(options, requests);
   options.quantization = "fp8";
   options.device_group = "staged";
-  // Alone; as two shards, whose sums need products scaled; as two stages.
-  for (const auto& [tensor, pipeline] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{1, 2}}) {
+  // Alone; as two shards, whose sums need products scaled, before them or by them; as two stages.
+  for (const auto& [tensor, pipeline, all_reduce] : {std::tuple{1, 1, "group"}, std::tuple{2, 1, "group"}, std::tuple{2, 1, "one-shot"}, std::tuple{1, 2, "group"}}) {
     options.topology = {tensor, pipeline, 1};
+    options.all_reduce = all_reduce;
     const Outputs found = run(options, requests);
     double squares = 0;
     size_t count = 0;
@@ -200,7 +201,7 @@ TEST_F(GpuReplica, Fp8IsClose) {
       }
     }
     // e4m3 keeps three bits: products of rounded factors are off by about 2^-4 / sqrt(3) each way, independently over K and over 8 products.
-    EXPECT_LT(std::sqrt(squares / static_cast<double>(count)), 0.15) << "tp " << tensor << " pp " << pipeline;
+    EXPECT_LT(std::sqrt(squares / static_cast<double>(count)), 0.15) << "tp " << tensor << " pp " << pipeline << " " << all_reduce;
     EXPECT_GT(squares, 0.0);
   }
 }

@@ -31,6 +31,7 @@ class GpuExecutor : public RankExecutor {
   int in_flight() const override { return static_cast<int>(flying_.size()); }
   bool done() override { return flying_.front()->done.reached(); }
   StepReport finish() override;
+  void check() override;
 
  private:
   // A step's host side: its plan, what is copied to the device and what comes back.
@@ -44,7 +45,7 @@ class GpuExecutor : public RankExecutor {
   };
 
   void make_groups(bool gpus_shared, int64_t width);
-  void make_one_shot(bool gpus_shared, int64_t width);
+  void make_one_shot(bool alone, int64_t width);
   void size_steps();
   void load_stage(const TensorSource& source, const parallel::ShardSpec& shard);
   void make_buffers();

@@ -29,14 +29,18 @@ void GpuExecutor::begin(StepPlan plan) {
   flying_.push_back(std::move(flight));
 }
 
+void GpuExecutor::check() {
+  tensor_->check();
+  if (replica_) replica_->check();
+  if (one_shot_) one_shot_->check();
+}
+
 StepReport GpuExecutor::finish() {
   CHECK(!flying_.empty());
   std::unique_ptr<Flight> flight = std::move(flying_.front());
   flying_.pop_front();
   flight->done.wait();
-  tensor_->check();
-  if (replica_) replica_->check();
-  if (one_shot_) one_shot_->check();
+  check();
   const StepPlan& plan = flight->plan;
   const StepOutputs outputs(flight->counts, flight->output.as<std::byte>());
   StepReport report;

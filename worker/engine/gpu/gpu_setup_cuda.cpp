@@ -17,7 +17,7 @@ namespace accrete::worker {
 namespace {
 
 constexpr int64_t kSpareBytes = int64_t{192} << 20;  // kernels that are loaded later, the driver's own
-constexpr int64_t kOneShotBytes = 16 << 20;          // of an operation at most, twice that is taken
+constexpr int64_t kOneShotBytes = 8 << 20;           // of an operation at most, twice that is taken; beyond it sums of a step mostly wait
 constexpr int64_t kNodeBytes = 12 << 10;             // of an instantiated graph, where it cannot be measured
 
 int gpu_index(const EngineOptions& options, const RankGroups& groups) {
@@ -99,23 +99,28 @@ void GpuExecutor::make_groups(bool gpus_shared, int64_t width) {
   if (groups_.topology.pipeline > 1) {
     run_shared(groups_.replica, [&] { replica_ = make_device_group(options_, groups_.replica, gpus_shared); });
   }
-  const bool wanted = options_.all_reduce == "one-shot" || (options_.all_reduce == "auto" && !gpus_shared);
-  if (wanted && groups_.topology.tensor > 1) run_shared(groups_.replica, [&] { make_one_shot(gpus_shared, width); });
+  // Other replicas of the job on this host may have the same GPUs.
+  const bool alone = !gpus_shared && groups_.ranks_on_host <= device_count();
+  const bool wanted = options_.all_reduce == "one-shot" || (options_.all_reduce == "auto" && alone);
+  if (wanted && groups_.topology.tensor > 1) run_shared(groups_.replica, [&] { make_one_shot(alone, width); });
 }
 
-// Where it was not asked for, GPUs that do not see each other's memory do without it. The group's making fails on all of its ranks or on none.
-void GpuExecutor::make_one_shot(bool gpus_shared, int64_t width) {
+// Where it was not asked for, GPUs that do not see each other's memory, or only say so, do without it. What fails fails on all ranks of the
+// group: its making by exchange, its first operations because the ranks wait for each other in them.
+void GpuExecutor::make_one_shot(bool alone, int64_t width) {
   const bool leads = groups_.tensor.rank() == 0;
   try {
-    one_shot_ = parallel::make_one_shot_group(groups_.tensor.split(0, groups_.tensor.rank()), {.capacity = kOneShotBytes, .alone = !gpus_shared});
+    one_shot_ = parallel::make_one_shot_group(groups_.tensor.split(0, groups_.tensor.rank()), {.capacity = kOneShotBytes, .alone = alone});
+    one_shot_limits_ = parallel::kUsualOneShotLimits;
+    if (options_.tune_products && tensor_->capturable()) {
+      one_shot_limits_ = parallel::tune_one_shot({*one_shot_, *tensor_, groups_.tensor, width, kOneShotBytes, options_.quantization != "fp8"}, device_.stream());
+    }
   } catch (const parallel::CommError& error) {
     if (options_.all_reduce == "one-shot") throw;
-    if (leads) spdlog::info("all_reduce.one_shot none why=\"{}\"", error.what());
+    one_shot_.reset();
+    tensor_->check();  // not its fault
+    if (leads) spdlog::warn("all_reduce.one_shot none why=\"{}\"", error.what());
     return;
-  }
-  one_shot_limits_ = parallel::kUsualOneShotLimits;
-  if (options_.tune_products && tensor_->capturable()) {
-    one_shot_limits_ = parallel::tune_one_shot({*one_shot_, *tensor_, groups_.tensor, width, kOneShotBytes}, device_.stream());
   }
   if (leads) spdlog::info("all_reduce.one_shot sum_bytes={} norm_bytes={}", one_shot_limits_.sum_bytes, one_shot_limits_.norm_bytes);
 }
@@ -169,7 +174,13 @@ void GpuExecutor::tune_products() {
     layers[3].weights.push_back(layer.down.w);
   }
   if (last_stage()) device_.gemm_plans().tune(std::vector{GemmToTune{{weights.logit_weights()}, DType::f32}}, sizes, device_.stream());
-  while (sizes.back() < options_.max_num_batched_tokens) sizes.push_back(token_bucket(sizes.back() + 1));  // prompts, beside decodes
+  // Prompts, beside decodes. The buckets beyond kFineTokens are powers of two: none that is longer than a step.
+  constexpr int64_t kFineTokens = 1024;
+  while (sizes.back() < options_.max_num_batched_tokens) {
+    const int64_t next = token_bucket(sizes.back() + 1);
+    if (next > kFineTokens && next > options_.max_num_batched_tokens) break;
+    sizes.push_back(next);
+  }
   device_.gemm_plans().tune(layers, sizes, device_.stream());
 }
 

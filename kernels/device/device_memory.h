@@ -2,6 +2,7 @@
 // ops allocate nothing. Exists in builds with CUDA (ACCRETE_CUDA); errors throw CudaError.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -18,6 +19,7 @@ struct DeviceInfo {
   int multiprocessors = 0;
   int64_t l2_bytes = 0;
   int64_t total_bytes = 0;
+  std::array<char, 16> uuid{};  // whatever index a process knows it by
 };
 // Throws CudaError naming the driver, the index or the compute capability when this build cannot run there.
 DeviceInfo use_device(int index);

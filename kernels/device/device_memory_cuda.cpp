@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cstring>
 #include <utility>
 
 #include "kernels/cuda.h"
@@ -36,7 +37,10 @@ DeviceInfo use_device(int index) {
                                 properties.major, properties.minor));
   }
   ACCRETE_CUDA_CHECK(cudaSetDevice(index));
-  return {properties.name, index, capability, properties.multiProcessorCount, properties.l2CacheSize, static_cast<int64_t>(properties.totalGlobalMem)};
+  DeviceInfo info{properties.name, index, capability, properties.multiProcessorCount, properties.l2CacheSize, static_cast<int64_t>(properties.totalGlobalMem), {}};
+  static_assert(sizeof(properties.uuid.bytes) == sizeof(info.uuid));
+  std::memcpy(info.uuid.data(), properties.uuid.bytes, sizeof(info.uuid));
+  return info;
 }
 
 int64_t free_device_bytes() {

@@ -1,6 +1,7 @@
 #include "worker/engine/gpu/device_groups.h"
 
-#include <cstring>
+#include <algorithm>
+#include <array>
 #include <stdexcept>
 #include <vector>
 
@@ -10,19 +11,10 @@
 
 namespace accrete::worker {
 
-int ranks_on_gpu(parallel::Communicator& replica, const char* host, int gpu) {
-  struct Card {
-    char host[64] = {};
-    int gpu = 0;
-  };
-  Card mine;
-  std::strncpy(mine.host, host, sizeof(mine.host) - 1);
-  mine.gpu = gpu;
-  std::vector<Card> all(replica.size());
-  replica.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
-  int count = 0;
-  for (const Card& card : all) count += card.gpu == gpu && std::strcmp(card.host, mine.host) == 0 ? 1 : 0;
-  return count;
+int ranks_on_gpu(parallel::Communicator& replica, const DeviceInfo& gpu) {
+  std::vector<std::array<char, 16>> all(replica.size());
+  replica.all_gather(std::as_bytes(std::span(&gpu.uuid, 1)), std::as_writable_bytes(std::span(all)));
+  return static_cast<int>(std::count(all.begin(), all.end(), gpu.uuid));
 }
 
 std::unique_ptr<parallel::DeviceGroup> make_device_group(const EngineOptions& options, parallel::Communicator& ranks, bool shared) {

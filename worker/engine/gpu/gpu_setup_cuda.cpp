@@ -1,7 +1,6 @@
 // What a GPU's executor does before the first step: load, tune, measure, allocate, capture.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -59,10 +58,8 @@ struct Sharers {
   int most = 1;  // on any of the replica's
 };
 
-Sharers sharers_of(const RankGroups& groups, int gpu) {
-  char host[64] = {};
-  gethostname(host, sizeof(host) - 1);
-  Sharers sharers{ranks_on_gpu(groups.replica, host, gpu)};
+Sharers sharers_of(const RankGroups& groups, const DeviceInfo& gpu) {
+  Sharers sharers{ranks_on_gpu(groups.replica, gpu)};
   std::vector<int> all(groups.replica.size());
   groups.replica.all_gather(std::as_bytes(std::span(&sharers.here, 1)), std::as_writable_bytes(std::span(all)));
   for (int count : all) sharers.most = std::max(sharers.most, count);
@@ -85,7 +82,7 @@ GpuExecutor::GpuExecutor(const TensorSource& source, const EngineOptions& option
     check_model(source.config(), shard, options_);
     shape = cache_shape(options_, source.config(), shard);
   });
-  const Sharers sharers = sharers_of(groups_, device_.info().index);
+  const Sharers sharers = sharers_of(groups_, device_.info());
   make_groups(sharers.most > 1, source.config().hidden);
   run_shared(groups_.replica, [&] { load_stage(source, shard); });
   const int64_t budget = cache_budget(shape, sharers.here);
@@ -119,7 +116,7 @@ void GpuExecutor::make_one_shot(bool alone, int64_t width) {
     if (options_.all_reduce == "one-shot") throw;
     one_shot_.reset();
     tensor_->check();  // not its fault
-    if (leads) spdlog::warn("all_reduce.one_shot none why=\"{}\"", error.what());
+    if (leads) spdlog::info("all_reduce.one_shot none why=\"{}\"", error.what());
     return;
   }
   if (leads) spdlog::info("all_reduce.one_shot sum_bytes={} norm_bytes={}", one_shot_limits_.sum_bytes, one_shot_limits_.norm_bytes);

@@ -46,6 +46,7 @@ struct DecodeArgs {
   int group;                  // G
   int chunks;                 // of the group
   float scale;                // log2(e) / sqrt(D)
+  bool beside_prompts;        // prompt attention is under way, which does not concern it
 };
 
 // One worker's part of one item.
@@ -245,10 +246,8 @@ __device__ void finish_part(const DecodeArgs& a, const Part& part, int item, int
   if (is_last(arrived, groups)) merge_parts<kSize>(partials, {0, each, groups}, merged);
 }
 
-// Grid: a fixed number of blocks, so that a captured launch serves any lengths.
 template <int kSize>
-__global__ void __launch_bounds__(32 * kWarpsPerBlock, kBlocksPerMultiprocessor) decode_kernel(const DecodeArgs a) {
-  wait_for_previous();
+__device__ void run_range(const DecodeArgs& a) {
   // Neighbours lie in different blocks: when there is little to do, all multiprocessors have some of it.
   const int worker = threadIdx.x / 32 * gridDim.x + blockIdx.x, range = *a.range;
   const int begin = worker * range, end = begin + range;
@@ -274,10 +273,18 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, kBlocksPerMultiprocessor)
   }
 }
 
+// Grid: a fixed number of blocks, so that a captured launch serves any lengths.
+template <int kSize>
+__global__ void __launch_bounds__(32 * kWarpsPerBlock, kBlocksPerMultiprocessor) decode_kernel(const DecodeArgs a) {
+  if (!a.beside_prompts) wait_for_previous();
+  run_range<kSize>(a);
+  wait_for_previous();  // whoever follows this kernel follows prompt attention too
+}
+
 }  // namespace
 
 void launch_decode_attention(const Attention& op, cudaStream_t stream) {
-  const DecodePlan& plan = *op.plan;
+  const DecodePlan plan = op.plan->beside(op.batch);
   const int items = plan.shape.items(plan.shape.max_sequences), workers = plan.shape.workers();
   DecodeArgs a{};
   a.plan = plan;
@@ -300,8 +307,9 @@ void launch_decode_attention(const Attention& op, cudaStream_t stream) {
   a.chunks = plan.shape.chunks();
   const int size = plan.shape.head_size;
   a.scale = kLog2e / sqrtf(static_cast<float>(size));
+  a.beside_prompts = op.batch.prompt_share > 0;
   const int blocks = workers / kWarpsPerBlock;
-  const LaunchShape shape{dim3(blocks), 32 * kWarpsPerBlock, 0, stream, a.items <= kItemsOfOneWave};
+  const LaunchShape shape{dim3(blocks), 32 * kWarpsPerBlock, 0, stream, a.beside_prompts || a.items <= kItemsOfOneWave};
   if (size == 64) launch_dependent(decode_kernel<64>, shape, a);
   else launch_dependent(decode_kernel<128>, shape, a);
 }

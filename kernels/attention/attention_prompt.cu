@@ -8,6 +8,7 @@
 #include "kernels/attention/attention_decode.cuh"
 #include "kernels/attention/prompt_consumer.cuh"
 #include "kernels/cuda.h"
+#include "kernels/dependent_launch.cuh"
 #include "kernels/device/tensor_map.h"
 
 namespace accrete {
@@ -24,6 +25,8 @@ __global__ void __launch_bounds__(kPromptThreads, 1) prompt_kernel(const __grid_
     for (const CUtensorMap* map : {&a.pages, &a.q, &a.own_k, &a.own_v}) prefetch_map(*map);
     shared.init_barriers();
   }
+  wait_for_previous();
+  if (a.beside_decodes) launch_next();
   shared.order.sort(a);
   const int warpgroup = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / (32 * kGroupWarps), 0);
   if (warpgroup == 0) {
@@ -83,6 +86,7 @@ PromptArgs prompt_args(const Attention& op) {
   a.page_slots = op.cache.page_slots;
   a.page_blocks = static_cast<int>(op.cache.pages.shape[0] * 2 * a.page_slots / 8);
   a.scale = kLog2e / sqrtf(static_cast<float>(op.q.shape[2]));
+  a.beside_decodes = op.batch.prompt_share > 0;
   return a;
 }
 
@@ -91,8 +95,7 @@ void launch(const PromptArgs& a, int blocks, cudaStream_t stream) {
   constexpr int kBytes = sizeof(PromptShared<kSize>);
   // At every launch: the attribute is the device's, and threads of one process may have a device each.
   ACCRETE_CUDA_CHECK(cudaFuncSetAttribute(prompt_kernel<kSize>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  prompt_kernel<kSize><<<blocks, kPromptThreads, kBytes, stream>>>(a);
-  ACCRETE_CUDA_CHECK(cudaGetLastError());
+  launch_dependent(prompt_kernel<kSize>, {dim3(static_cast<unsigned>(blocks)), kPromptThreads, kBytes, stream}, a);
 }
 
 }  // namespace
@@ -102,7 +105,8 @@ void launch_prompt_attention(const Attention& op, cudaStream_t stream) {
   if (sequences == 0 || tokens == 0) return;
   const PromptArgs a = prompt_args(op);
   const int64_t items = (tokens / a.item_tokens + sequences) * a.kv_heads;  // at most
-  const int blocks = static_cast<int>(std::min<int64_t>(items, op.plan->shape.multiprocessors));
+  const int most = op.batch.prompt_share > 0 ? op.batch.prompt_share : op.plan->shape.multiprocessors;
+  const int blocks = static_cast<int>(std::min<int64_t>(items, most));
   if (op.q.shape[2] == 64) launch<64>(a, blocks, stream);
   else launch<128>(a, blocks, stream);
 }
@@ -113,8 +117,11 @@ void attention_cuda(const Attention& op, Stream& stream) {
   CHECK(op.cache.page_slots % kTileSlots == 0, op.cache.page_slots);
   CHECK(op.plan != nullptr && op.plan->shape.head_size == size && op.plan->shape.kv_heads == kv_heads, size, kv_heads);
   const auto cuda = static_cast<cudaStream_t>(stream.cuda);
+  CHECK(op.batch.prompt_share < op.plan->shape.multiprocessors, op.batch.prompt_share);
+  // A block of prompts needs a multiprocessor to itself, which it finds only before decodes have spread over all of them.
+  if (op.batch.prompt_share > 0) launch_prompt_attention(op, cuda);
   if (op.batch.decodes > 0) launch_decode_attention(op, cuda);
-  launch_prompt_attention(op, cuda);
+  if (op.batch.prompt_share == 0) launch_prompt_attention(op, cuda);
 }
 
 }  // namespace accrete

@@ -62,7 +62,7 @@ void plan_decode_cuda(const DecodePlan& plan, const StepBatch& batch, const Cach
   if (batch.decodes == 0) return;
   CHECK(batch.decodes <= plan.shape.max_sequences, batch.decodes, plan.shape.max_sequences);
   CHECK(cache.slots.shape[0] == plan.shape.layers && cache.slots.shape[2] == plan.shape.kv_heads, cache.slots.shape[0], cache.slots.shape[2]);
-  const PlanArgs args{plan, batch.row.data, cache.slots.data, cache.slots.stride[0], static_cast<int>(batch.decodes)};
+  const PlanArgs args{plan.beside(batch), batch.row.data, cache.slots.data, cache.slots.stride[0], static_cast<int>(batch.decodes)};
   plan_kernel<<<plan.shape.layers, kThreads, 0, static_cast<cudaStream_t>(stream.cuda)>>>(args);
   ACCRETE_CUDA_CHECK(cudaGetLastError());
 }

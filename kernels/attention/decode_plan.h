@@ -55,6 +55,13 @@ struct DecodePlan {
   int32_t* group_arrived = nullptr;  // [workers, 2]
   float* partial = nullptr;       // [workers, 2, partial_floats] O, m, l of a range's first and last item
   uint32_t* claims = nullptr;     // [2] of prompt attention, which shares out its items as it runs (prompt_items.cuh); zero between launches
+
+  // For the multiprocessors that the step's prompts leave.
+  DecodePlan beside(const StepBatch& batch) const {
+    DecodePlan mine = *this;
+    mine.shape.multiprocessors -= batch.prompt_share;
+    return mine;
+  }
 };
 
 // Lays the plan out in `memory` of shape.bytes(), which must be zeroed once before the first step.

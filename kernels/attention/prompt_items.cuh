@@ -46,6 +46,7 @@ struct PromptArgs {
   int part_tokens;            // of an item that a warpgroup takes: as many as fit its rows with G each
   int item_tokens;
   float scale;                // log2(e) / sqrt(D)
+  bool beside_decodes;        // which are launched right behind
   __device__ int units() const { return sequences * kv_heads; }
 };
 

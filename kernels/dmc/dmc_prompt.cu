@@ -46,14 +46,13 @@ __device__ bool opens_first_slot(const UpdateArgs& a, const HeadToken& at) {
   return row >= 0 && a.begin[at.sequence] == at.t && a.slots[static_cast<int64_t>(row) * a.kv_heads + at.head] == 0;
 }
 
-// A warp has 32 tokens of a head.
+// A warp has 32 tokens of a head. Runs beside the update of the step's decodes.
 __global__ void __launch_bounds__(kThreads) decide_kernel(const UpdateArgs a) {
   launch_next();
   const int item = blockIdx.x * kWarpsPerBlock + threadIdx.x / 32, words = words_of(a);
   const int index = a.first_sequence / kWordTokens + item / a.kv_heads, head = item % a.kv_heads, t = index * kWordTokens + lane_of_warp();
-  if (index >= words) return;
   bool append = false;
-  if (t >= a.first_sequence && t < a.tokens) {
+  if (index < words && t >= a.first_sequence && t < a.tokens) {
     const HeadToken at{t, a.sequence[t], head};
     const bool first = t == a.first_sequence || a.sequence[t - 1] != at.sequence;
     const Decision made = decide_token(a, at, load_neurons(a, at, a.size));
@@ -61,7 +60,8 @@ __global__ void __launch_bounds__(kThreads) decide_kernel(const UpdateArgs a) {
     a.weight[static_cast<int64_t>(head) * a.tokens + t] = made.weight;
   }
   const unsigned bits = __ballot_sync(kAllLanes, append);
-  if (lane_of_warp() == 0) AppendBits(a, head).word[index] = bits;
+  if (lane_of_warp() == 0 && index < words) AppendBits(a, head).word[index] = bits;
+  wait_for_previous();  // the decodes' update, which concerns none of these but must have ended before what follows
 }
 
 // Takes the pages that the head's slots grow into; what cannot be had stays kNoPage in its table.
@@ -107,6 +107,7 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const UpdateArgs a) {
 
 template <int kPairs>
 __global__ void __launch_bounds__(kThreads) keep_kernel(const UpdateArgs a) {
+  launch_next();
   wait_for_previous();
   const HeadSpan span(a, blockIdx.x * kWarpsPerBlock + threadIdx.x / 32);
   if (span.empty()) return;
@@ -148,8 +149,7 @@ template <int kPairs>
 void launch(const UpdateArgs& a, cudaStream_t stream) {
   const int words = (a.tokens + kWordTokens - 1) / kWordTokens - a.first_sequence / kWordTokens;
   const int64_t heads = static_cast<int64_t>(a.sequences) * a.kv_heads;
-  decide_kernel<<<blocks_of(static_cast<int64_t>(words) * a.kv_heads), kThreads, 0, stream>>>(a);
-  ACCRETE_CUDA_CHECK(cudaGetLastError());
+  launch_dependent(decide_kernel, {blocks_of(static_cast<int64_t>(words) * a.kv_heads), kThreads, 0, stream, a.first_sequence > 0}, a);
   launch_dependent(count_kernel, {blocks_of(heads), kThreads, 0, stream}, a);
   launch_enter<kPairs>(a, words, stream);
   launch_dependent(keep_kernel<kPairs>, {blocks_of(heads), kThreads, 0, stream}, a);

@@ -14,6 +14,7 @@ struct StepBatch {
   View<const int32_t, 1> sequence;       // [T] each token's sequence
   int64_t decodes = 0;                   // the first sequences of the step that have exactly one token each and earlier ones cached
   int64_t most_tokens = 0;               // tokens of the longest sequence of the step
+  int prompt_share = 0;                  // multiprocessors that attend to prompts while the others attend to decodes; 0: all do one after the other
   int64_t sequences() const { return row.shape[0]; }
   int64_t tokens() const { return position.shape[0]; }
 };

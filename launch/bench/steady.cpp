@@ -36,40 +36,44 @@ std::vector<BenchPrompt> steady_prompts(const SteadyLoad& load) {
 
 SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>& prompts, const SteadyLoad& load, double seconds) {
   using Clock = std::chrono::steady_clock;
-  SteadyRates rates;
+  SteadyRates rates, looked_at;  // up to a step, and up to a follower's first token
   Clock::time_point begin{}, last{};
   std::vector<bool> seen(prompts.size());
   int64_t in = 0, started = 0;
-  bool ended = false;
+  bool looking = false, ended = false;
+  const auto end = [&] {
+    ended = true;
+    const rpc::ReplicaReport report = engine.status().report;
+    looked_at.running = report.running();
+    looked_at.compression_ratio = report.mean_slots_ratio();
+    for (size_t i = 0; i < prompts.size(); ++i) engine.cancel(i);
+  };
   engine.run(engine_requests(prompts), [&](const TimedOutput& timed) {
     const worker::RequestOutput& output = timed.output;
     if (output.finish == worker::FinishReason::error) throw std::runtime_error(output.error);
     if (ended || output.tokens.empty()) return;
-    const bool first = !seen[output.id];
+    const bool first = !seen[output.id], follower = static_cast<int64_t>(output.id) >= load.running;
     seen[output.id] = true;
     if (first) ++started;
-    if (in < load.running) {
-      if (first && static_cast<int64_t>(output.id) < load.running && ++in == load.running) {
-        begin = last = timed.when;
-      }
+    if (first && !follower) ++in;
+    if (!looking) {
+      looking = first && follower && in == load.running;
+      begin = last = timed.when;
       return;
     }
     if (timed.when == begin) return;  // the same step
     if (timed.when != last) ++rates.iterations;
     last = timed.when;
     rates.output_tokens += static_cast<int64_t>(output.tokens.size());
-    if (first) rates.prompt_tokens += load.input_len;
     rates.seconds = std::chrono::duration<double>(timed.when - begin).count();
+    if (!first) return;
+    rates.prompt_tokens += load.input_len;
     rates.ran_dry = started == static_cast<int64_t>(prompts.size());
-    if (rates.seconds < seconds && !rates.ran_dry) return;
-    ended = true;
-    const rpc::ReplicaReport report = engine.status().report;
-    rates.running = report.running();
-    rates.compression_ratio = report.mean_slots_ratio();
-    for (size_t i = 0; i < prompts.size(); ++i) engine.cancel(i);
+    looked_at = rates;
+    if (rates.seconds >= seconds || rates.ran_dry) end();
   });
   if (!ended) throw std::runtime_error("--steady: all requests ended before they could be looked at");
-  return rates;
+  return looked_at;
 }
 
 }  // namespace accrete::launch

@@ -25,7 +25,7 @@ struct SteadyLoad {
 std::vector<BenchPrompt> steady_prompts(const SteadyLoad& load);
 
 struct SteadyRates {
-  double seconds = 0.0;        // looked at
+  double seconds = 0.0;        // looked at, from one first token of a follower to another, so that whole prompts lie between
   int64_t output_tokens = 0;   // within them
   int64_t prompt_tokens = 0;   // of requests whose first token came within them
   int64_t iterations = 0;      // that gave tokens
@@ -34,7 +34,7 @@ struct SteadyRates {
   bool ran_dry = false;        // no follower was left: fewer sequences ran at the end
 };
 
-// Looks at `seconds` from when all of the first `running` have gone a step, then ends everything.
+// Looks at `seconds` and a little more from the first follower's first token on, then ends everything.
 SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>& prompts, const SteadyLoad& load, double seconds);
 
 }  // namespace accrete::launch

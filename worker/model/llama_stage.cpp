@@ -300,15 +300,19 @@ void LlamaStage::forward(const StageInput& input, const CacheRef& cache) {
   CHECK(tokens <= s.options.max_step_tokens, tokens, s.options.max_step_tokens);
   s.logit_rows = 0;
   if (tokens == 0) return;
+  StepBatch batch = input.batch;
   if (s.shard.first_stage) s.embed(input);
-  s.angles(input.batch);
-  if (s.backend.plan_decode) s.backend.plan_decode(s.plan, input.batch, cache, s.stream);
+  s.angles(batch);
+  if (s.backend.plan_decode) {
+    batch.prompt_share = prompt_share(s.plan.shape, input.load);
+    s.backend.plan_decode(s.plan, batch, cache, s.stream);
+  }
   const int layers = static_cast<int>(s.shard.layers.size());
   const WeightMatrix* added = nullptr;  // whose product delta holds
   for (int layer = 0; layer < layers; ++layer) {
     const LlamaLayerWeights& w = s.weights.layer(layer);
     s.add_and_norm(tokens, added, w.attention_norm);
-    s.attention_block(input.batch, cache, layer);
+    s.attention_block(batch, cache, layer);
     s.add_and_norm(tokens, &w.output, w.mlp_norm);
     s.mlp_block(tokens, layer);
     added = &w.down;

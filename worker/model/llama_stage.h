@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "kernels/attention/prompt_share.h"
 #include "parallel/device_group.h"
 #include "parallel/one_shot_group.h"
 #include "parallel/one_shot_limits.h"
@@ -37,6 +38,7 @@ struct StageInput {
   StepBatch batch;
   View<const int32_t, 1> ids;           // [T] token ids
   View<const int32_t, 1> logit_tokens;  // [n] token indices of the step whose logits are wanted (last stage)
+  AttentionLoad load;                   // where the backend plans: what the host knows of the batch's attention
 };
 
 class LlamaStage {

@@ -27,6 +27,7 @@ void measure_products(Lab& lab, const ModelShape& model);
 void measure_update(Lab& lab, const ModelShape& model);
 void measure_decode(Lab& lab, const ModelShape& model);
 void measure_prompt(Lab& lab, const ModelShape& model);
+void measure_mixed(Lab& lab, const ModelShape& model);
 void measure_bookkeeping(Lab& lab, const ModelShape& model);
 void measure_sampling(Lab& lab);
 

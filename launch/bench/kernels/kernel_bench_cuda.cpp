@@ -32,7 +32,8 @@ struct Family {
   void (*measure)(Lab&, const ModelShape&);
 };
 constexpr Family kFamilies[] = {{"decode attention", measure_decode}, {"cache update", measure_update},   {"prompt attention", measure_prompt},
-                                {"products", measure_products},       {"pointwise", measure_pointwise}, {"bookkeeping", measure_bookkeeping}};
+                                {"attention of mixed steps", measure_mixed}, {"products", measure_products},
+                                {"pointwise", measure_pointwise}, {"bookkeeping", measure_bookkeeping}};
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// The device memory behind a StepBatch, for steps of one kind: every sequence at one place of its text. In builds with CUDA.
+// The device memory behind a StepBatch, for steps of one kind: every sequence at one place of its text, and perhaps one prompt. In builds with CUDA.
 #pragma once
 
 #include "kernels/paging/step_batch.h"
@@ -11,13 +11,16 @@ struct StepKind {
   int64_t tokens = 1;     // of each sequence
   int64_t position = 0;   // of its first token
   bool decode = false;    // they take the decode kernels
+  int64_t prompt = 0;     // tokens of one more sequence behind them, the next row, which is a prompt
+  int64_t T() const { return sequences * tokens + prompt; }
+  int64_t B() const { return sequences + (prompt > 0 ? 1 : 0); }
 };
 
 class Step {
  public:
   Step(const StepKind& kind, Stream& stream);
   StepBatch batch() const;
-  int64_t tokens() const { return kind_.sequences * kind_.tokens; }  // T
+  int64_t tokens() const { return kind_.T(); }  // T
   View<const float, 2> cos() const { return cos_.view<2>({tokens(), cos_.size() / tokens()}); }  // [T, D/2]
   View<const float, 2> sin() const { return sin_.view<2>({tokens(), sin_.size() / tokens()}); }
 

@@ -1,5 +1,6 @@
 #include "launch/bench/kernels/step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -18,16 +19,19 @@ DeviceArray<double> inverse_frequencies(Stream& stream) {
 
 }  // namespace
 
-Step::Step(const StepKind& kind, Stream& stream) : kind_(kind), cos_(kind.sequences * kind.tokens * kBenchHeadSize / 2), sin_(cos_.size()) {
-  const int64_t B = kind.sequences, T = B * kind.tokens;
+Step::Step(const StepKind& kind, Stream& stream) : kind_(kind), cos_(kind.T() * kBenchHeadSize / 2), sin_(cos_.size()) {
+  const int64_t B = kind.B(), T = kind.T();
   std::vector<int32_t> row(B), begin(B + 1), position(T), sequence(T);
   std::vector<uint64_t> key(B);
   std::iota(row.begin(), row.end(), 0);
   std::iota(key.begin(), key.end(), uint64_t{1000});
-  for (int64_t i = 0; i <= B; ++i) begin[i] = static_cast<int32_t>(i * kind.tokens);
-  for (int64_t t = 0; t < T; ++t) {
-    sequence[t] = static_cast<int32_t>(t / kind.tokens);
-    position[t] = static_cast<int32_t>(kind.position + t % kind.tokens);
+  for (int64_t i = 0; i <= B; ++i) begin[i] = static_cast<int32_t>(std::min(i * kind.tokens, T));
+  if (kind.prompt > 0) begin[B] = static_cast<int32_t>(T);
+  for (int64_t i = 0; i < B; ++i) {
+    for (int32_t t = begin[i]; t < begin[i + 1]; ++t) {
+      sequence[t] = static_cast<int32_t>(i);
+      position[t] = static_cast<int32_t>(kind.position) + t - begin[i];
+    }
   }
   row_ = {row, stream};
   token_begin_ = {begin, stream};
@@ -48,7 +52,7 @@ StepBatch Step::batch() const {
   batch.sequence_key = key_.flat();
   batch.sequence = sequence_.flat();
   batch.decodes = kind_.decode ? kind_.sequences : 0;
-  batch.most_tokens = kind_.tokens;
+  batch.most_tokens = std::max(kind_.tokens, kind_.prompt);
   return batch;
 }
 

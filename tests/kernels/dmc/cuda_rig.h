@@ -63,7 +63,8 @@ class Rig {
   // What it leaves, of all tokens of the step.
   template <class T>
   struct Output {
-    std::vector<T> q, own_k, own_v, attended;
+    std::vector<T> q, own_k, own_v;
+    std::vector<std::vector<T>> attended;  // with each share of the prompts
     std::vector<int32_t> own_slot;
   };
 
@@ -74,7 +75,8 @@ class Rig {
   void run_gpu(const Input& input);
   void check_update(const Input& input);
   void check_tables();
-  void check_attention(const Input& input);
+  void check_attention(const Input& input, const std::vector<bf16>& attended);
+  std::vector<int> shares_of(const Input& input);
 
   RigModel model_;
   DmcParams dmc_;
@@ -88,6 +90,7 @@ class Rig {
   CudaDevice cuda_;
   std::mt19937 random_{7};
   bool captured_ = false;
+  int mixed_steps_ = 0;
   Output<float> expected_;
   Output<bf16> got_;
 };

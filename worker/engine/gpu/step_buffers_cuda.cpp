@@ -126,6 +126,15 @@ int64_t leading_decodes(const StepPlan& plan) {
   return decodes;
 }
 
+AttentionLoad attention_load(const StepPlan& plan, int64_t decodes) {
+  AttentionLoad load;
+  for (const PlanItem& item : plan.items) {
+    if (--decodes >= 0) load.decode_tokens += item.begin + 1;
+    else load.prompts.push_back({static_cast<int64_t>(item.tokens.size()), item.begin});
+  }
+  return load;
+}
+
 StageInput stage_input(const StepPlan& plan, const StepInputs& inputs) {
   StageInput input;
   input.batch.row = inputs.row;
@@ -134,6 +143,7 @@ StageInput stage_input(const StepPlan& plan, const StepInputs& inputs) {
   input.batch.sequence_key = inputs.key;
   input.batch.sequence = inputs.sequence;
   input.batch.decodes = leading_decodes(plan);
+  input.load = attention_load(plan, input.batch.decodes);
   const bool all = input.batch.decodes == static_cast<int64_t>(plan.items.size());
   if (all) input.batch.decodes = inputs.row.shape[0];  // padding decodes, too
   for (const PlanItem& item : plan.items) input.batch.most_tokens = std::max(input.batch.most_tokens, static_cast<int64_t>(item.tokens.size()));

@@ -10,7 +10,7 @@
 namespace accrete::worker {
 namespace {
 
-constexpr int kPartialPrompts = 4;  // prompts that share a step's budget when they fill it: more would each crawl
+constexpr int kPartialPrompts = 4;  // prompts under way at once when they fill a step's budget
 
 bool before(const Sequence* a, const Sequence* b) {
   return std::tuple(a->request.priority, a->arrival) < std::tuple(b->request.priority, b->arrival);
@@ -283,13 +283,16 @@ void Scheduler::plan_prompts(Draft& draft) {
     prompts.push_back(sequence);
     wanted += sequence->remaining();
   }
-  // Shortest first, each at most an even share of what is left: short prompts leave their rest to long ones.
+  // Shortest first, as much as there is, so that the prompts of a burst are answered one after another. Beside them the first in order has an
+  // even share for certain: shorter ones that keep coming do not stop it.
   std::vector<Sequence*> shares = prompts;
-  std::sort(shares.begin(), shares.end(), [](const Sequence* a, const Sequence* b) { return a->remaining() < b->remaining(); });
+  std::stable_sort(shares.begin(), shares.end(), [](const Sequence* a, const Sequence* b) { return a->remaining() < b->remaining(); });
+  int64_t reserved = 0;  // of what is left, for the first in order
+  if (!prompts.empty()) reserved = std::min(prompts[0]->remaining(), draft.tokens_left / static_cast<int64_t>(prompts.size()));
   for (size_t i = 0; i < shares.size(); ++i) {
     Sequence& sequence = *shares[i];
-    const int64_t share = (draft.tokens_left + static_cast<int64_t>(shares.size() - i) - 1) / static_cast<int64_t>(shares.size() - i);
-    const int64_t most = logit_limit(draft, sequence, std::min({share, sequence.remaining(), draft.tokens_left}));
+    if (&sequence == prompts[0]) reserved = 0;
+    const int64_t most = logit_limit(draft, sequence, std::min(sequence.remaining(), draft.tokens_left - reserved));
     const int64_t tokens = fitting_tokens(draft, sequence, most);
     if (tokens > 0) {
       schedule(draft, sequence, tokens);

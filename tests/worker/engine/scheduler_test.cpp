@@ -237,6 +237,32 @@ TEST(scheduler, a_long_prompt_does_not_starve_a_short_one) {
   EXPECT_EQ(simulation.done[0], short_one);
 }
 
+TEST(scheduler, prompts_of_a_burst_are_answered_one_after_another) {
+  Simulation simulation(limits({{1000, 1, 64, 8}}), 8, 0.0, 1);
+  std::vector<RequestId> all;
+  for (int i = 0; i < 4; ++i) all.push_back(simulation.add(96, 1).request.id);
+  for (size_t done = 1; done <= 4; ++done) {
+    for (int i = 0; i < 3; ++i) {  // 32 tokens each
+      ASSERT_TRUE(simulation.plan());
+      simulation.complete();
+    }
+    EXPECT_EQ(simulation.done, std::vector<RequestId>(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(done)));
+  }
+}
+
+TEST(scheduler, short_prompts_do_not_starve_a_long_one) {
+  Simulation simulation(limits({{1000, 1, 64, 8}}), 8, 0.0, 1);
+  Sequence& long_one = simulation.add(600, 1);
+  for (int i = 0; i < 200; ++i) simulation.add(40, 1);
+  for (int i = 0; i < 20; ++i) {
+    const int64_t before = long_one.scheduled;
+    ASSERT_TRUE(simulation.plan());
+    EXPECT_EQ(long_one.scheduled - before, 8) << "a quarter of a step";
+    EXPECT_EQ(simulation.steps.front().size() > 1, true);
+    simulation.complete();
+  }
+}
+
 TEST(scheduler, first_come_first_served_within_a_priority) {
   Simulation simulation(limits({{1000, 1, 64, 8}}), 1, 0.0, 1);
   const RequestId a = simulation.add(3, 2).request.id, b = simulation.add(3, 2).request.id, urgent = simulation.add(3, 2, -1).request.id;

@@ -41,6 +41,14 @@ std::vector<int32_t> slots_of(const ModelShape& model, const MixedCase& c) {
   return slots;
 }
 
+// Of everything that is read and computed.
+Cost cost_of(const ModelShape& model, const MixedCase& c) {
+  const double H = static_cast<double>(model.kv_heads), tokens = static_cast<double>(c.tokens), earlier = static_cast<double>(c.earlier);
+  const Cost reading = decode_attention_cost(model, static_cast<double>(c.decodes * c.slots) * H);
+  const Cost computing = prompt_attention_cost(model, {.earlier = earlier, .tokens = tokens, .slots = (earlier + tokens) * H});
+  return {.bytes = reading.bytes + computing.bytes, .flops = reading.flops + computing.flops, .memory = MemoryLimit::read};
+}
+
 void measure_case(Lab& lab, const ModelShape& model, const MixedCase& c) {
   const Label label{"mixed_attention", std::string(model.name), c.shape()};
   if (!lab.wants(label)) return;
@@ -80,16 +88,13 @@ void measure_case(Lab& lab, const ModelShape& model, const MixedCase& c) {
   decodes.position = decodes.position.rows(0, c.decodes);
   const Timing both = timed(shared, out.flat());
   const Timing decodes_alone = timed(decodes, {});
-  std::vector<int32_t> row(static_cast<size_t>(c.decodes), -1);
+  std::vector<int32_t> row(static_cast<size_t>(c.decodes), -1);  // padding, which takes nothing
   row.push_back(static_cast<int32_t>(c.decodes));
   const DeviceArray<int32_t> prompt_rows(row, lab.stream());
   prompt.row = prompt_rows.flat();
   prompt.decodes = 0;
   const Timing prompt_alone = timed(prompt, {});
-  const double slots = static_cast<double>(c.decodes * H * c.slots), prompt_slots = static_cast<double>((c.earlier + c.tokens) * H);
-  const Cost reading = decode_attention_cost(model, slots),
-             computing = prompt_attention_cost(model, {.earlier = static_cast<double>(c.earlier), .tokens = static_cast<double>(c.tokens), .slots = prompt_slots});
-  Row result{label, {.bytes = reading.bytes + computing.bytes, .flops = reading.flops + computing.flops, .memory = MemoryLimit::read}, both, {}};
+  Row result{label, cost_of(model, c), both, {}};
   result.note = fmt::format("alone {:.1f} and {:.1f}; {} multiprocessors for the prompt", decodes_alone.median_us, prompt_alone.median_us, shared.prompt_share);
   lab.add(std::move(result));
 }
@@ -97,7 +102,7 @@ void measure_case(Lab& lab, const ModelShape& model, const MixedCase& c) {
 }  // namespace
 
 void measure_mixed(Lab& lab, const ModelShape& model) {
-  // What one GPU's 1 GB of a layer's slots holds, at contexts of 3k, 1k and 20k tokens.
+  // 0.8 GB of a layer's slots.
   const auto decodes = [&](int64_t slots) { return std::max<int64_t>(1, static_cast<int64_t>(8e8 / slot_bytes(model)) / (slots * model.kv_heads)); };
   measure_case(lab, model, {.decodes = decodes(3072), .slots = 3072, .tokens = 64, .earlier = 1024});
   measure_case(lab, model, {.decodes = decodes(20480), .slots = 20480, .tokens = 96, .earlier = 10240});

@@ -22,7 +22,7 @@ struct PromptWork {
 };
 
 PromptWork work_of(const DecodePlanShape& shape, const AttentionLoad& load) {
-  const int64_t item_tokens = kItemRows / 2 / shape.group * 2;
+  const int64_t item_tokens = std::max<int64_t>(1, kItemRows / 2 / shape.group * 2);
   PromptWork work;
   for (const AttentionLoad::Prompt& prompt : load.prompts) {
     for (int64_t end = prompt.tokens; end > 0; end -= item_tokens) {

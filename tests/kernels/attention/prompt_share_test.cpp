@@ -20,6 +20,7 @@ constexpr int64_t kDecodes = 64 * 3072;  // tokens: 800 MB of eight heads
 TEST(PromptShare, NothingToDivide) {
   EXPECT_EQ(prompt_share(shape_of(8, 8), {kDecodes, {}}), 0);
   EXPECT_EQ(prompt_share(shape_of(8, 8), {0, {{64, 1024}}}), 0);
+  EXPECT_EQ(prompt_share(shape_of(1, 128), {0, {{64, 1024}}}), 0);  // more queries than prompt attention takes
 }
 
 TEST(PromptShare, SmallPieceTakesFewBesideManyDecodes) {

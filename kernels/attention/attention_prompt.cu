@@ -7,6 +7,7 @@
 // not read. Products take bf16 and give f32; weights are rounded to bf16 before they meet the values, sums of weights are not.
 #include "kernels/attention/attention_decode.cuh"
 #include "kernels/attention/prompt_consumer.cuh"
+#include "kernels/attention/prompt_share.h"
 #include "kernels/cuda.h"
 #include "kernels/dependent_launch.cuh"
 #include "kernels/device/tensor_map.h"
@@ -15,6 +16,7 @@ namespace accrete {
 namespace {
 
 constexpr float kLog2e = 1.4426950408889634f;
+static_assert(kRows == kPromptItemRows && kTile == kPromptTileSlots);
 
 template <int kSize>
 __global__ void __launch_bounds__(kPromptThreads, 1) prompt_kernel(const __grid_constant__ PromptArgs a) {

@@ -6,7 +6,6 @@
 namespace accrete {
 namespace {
 
-constexpr int64_t kItemRows = 128, kItemTile = 128;  // of prompt attention (prompt_items.cuh)
 // Times in units of what an item takes for a tile: 1.7 µs at D = 128 on an H200, in which the GPU reads this many slots of decodes.
 constexpr double kSlotsInTileTime = 13000.0;
 constexpr double kStartTiles = 6.0;          // what prompt attention takes beside its tiles
@@ -22,11 +21,11 @@ struct PromptWork {
 };
 
 PromptWork work_of(const DecodePlanShape& shape, const AttentionLoad& load) {
-  const int64_t item_tokens = std::max<int64_t>(1, kItemRows / 2 / shape.group * 2);
+  const int64_t item_tokens = std::max<int64_t>(1, kPromptItemRows / 2 / shape.group * 2);
   PromptWork work;
   for (const AttentionLoad::Prompt& prompt : load.prompts) {
     for (int64_t end = prompt.tokens; end > 0; end -= item_tokens) {
-      const double tiles = 1.0 + static_cast<double>((prompt.earlier + end + kItemTile - 1) / kItemTile);
+      const double tiles = 1.0 + static_cast<double>((prompt.earlier + end + kPromptTileSlots - 1) / kPromptTileSlots);
       work.tiles += tiles * shape.kv_heads;
       work.longest = std::max(work.longest, tiles);
       work.items += shape.kv_heads;

@@ -9,6 +9,9 @@
 
 namespace accrete {
 
+// How prompt attention cuts its work (prompt_items.cuh): items of so many rows, which see tiles of so many slots.
+inline constexpr int kPromptItemRows = 128, kPromptTileSlots = 128;
+
 // A step's attention as the host knows it: tokens instead of slots, as if nothing had been merged.
 struct AttentionLoad {
   struct Prompt {

@@ -72,7 +72,7 @@ SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>
     looked_at = rates;
     if (rates.seconds >= seconds || rates.ran_dry) end();
   });
-  if (!ended) throw std::runtime_error("--steady: all requests ended before they could be looked at");
+  if (!ended) throw std::runtime_error("--steady: all requests ended before the prompts of two followers were through: a larger --num-prompts");
   return looked_at;
 }
 

@@ -34,7 +34,8 @@ struct SteadyRates {
   bool ran_dry = false;        // no follower was left: fewer sequences ran at the end
 };
 
-// Looks at `seconds` and a little more from the first follower's first token on, then ends everything.
+// Looks at `seconds` and a little more from the first follower's first token on, then ends everything. Throws when fewer than
+// two followers had one.
 SteadyRates measure_steady(OfflineEngine& engine, const std::vector<BenchPrompt>& prompts, const SteadyLoad& load, double seconds);
 
 }  // namespace accrete::launch

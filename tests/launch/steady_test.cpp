@@ -32,7 +32,7 @@ TEST(Steady, SequencesAreSpreadOverTheirLives) {
 
 TEST(Steady, RefusesWhatWouldEndBeforeAllAreIn) { EXPECT_THROW(steady_prompts(load_of(64, 64)), UsageError); }
 
-TEST(Steady, PromptsAndOutputsKeepTheirRatio) {
+worker::EngineOptions tiny_options() {
   worker::EngineOptions options;
   options.model = "tiny";
   options.load_format = "dummy";
@@ -41,9 +41,21 @@ TEST(Steady, PromptsAndOutputsKeepTheirRatio) {
   options.max_num_seqs = 8;
   options.max_num_batched_tokens = 64;
   options.kv_cache_memory_bytes = 64 << 20;
+  return options;
+}
+
+TEST(Steady, OneFollowerIsTooFew) {
+  SteadyLoad load = load_of(8, 64);
+  load.followers = 1;
+  OfflineEngine engine(tiny_options());
+  load.vocab = engine.model().vocab_size();
+  EXPECT_THROW(measure_steady(engine, steady_prompts(load), load, 1.0), std::runtime_error);
+}
+
+TEST(Steady, PromptsAndOutputsKeepTheirRatio) {
   SteadyLoad load = load_of(8, 64);
   load.followers = 4000;
-  OfflineEngine engine(options);
+  OfflineEngine engine(tiny_options());
   load.vocab = engine.model().vocab_size();
   const SteadyRates rates = measure_steady(engine, steady_prompts(load), load, 1.0);
   EXPECT_FALSE(rates.ran_dry);

@@ -283,10 +283,12 @@ void Scheduler::plan_prompts(Draft& draft) {
     prompts.push_back(sequence);
     wanted += sequence->remaining();
   }
-  // Shortest first, as much as there is, so that the prompts of a burst are answered one after another. Beside them the first in order has an
-  // even share for certain: shorter ones that keep coming do not stop it.
+  // The most urgent, of these the shortest first, as much as there is, so that the prompts of a burst are answered one after another. Beside them
+  // the first in order has an even share for certain: shorter ones that keep coming do not stop it.
   std::vector<Sequence*> shares = prompts;
-  std::stable_sort(shares.begin(), shares.end(), [](const Sequence* a, const Sequence* b) { return a->remaining() < b->remaining(); });
+  std::stable_sort(shares.begin(), shares.end(), [](const Sequence* a, const Sequence* b) {
+    return std::tuple(a->request.priority, a->remaining()) < std::tuple(b->request.priority, b->remaining());
+  });
   int64_t reserved = 0;  // of what is left, for the first in order
   if (!prompts.empty()) reserved = std::min(prompts[0]->remaining(), draft.tokens_left / static_cast<int64_t>(prompts.size()));
   for (size_t i = 0; i < shares.size(); ++i) {

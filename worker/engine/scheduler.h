@@ -1,8 +1,8 @@
 // Scheduler: which sequences run in the next step, with how many tokens, and who gives way when pages run out. Pure: no clock, socket,
 // stream or log; the caller owns the sequences, the ledger and time. Used by the leader's step thread only.
 //
-//   decodes first (one token each), then chunks of prompts in the rest of the token budget, the shortest first, beside an even share for the one
-//   that came first; first come, first served at the door, within a priority. A step is planned only if its worst case fits the pages that are surely free on the tightest rank.
+//   decodes first (one token each), then chunks of prompts in the rest of the token budget, the most urgent and then the shortest first,
+//   beside an even share for the first in order; first come, first served at the door, within a priority. A step is planned only if its worst case fits the pages that are surely free on the tightest rank.
 //
 // With `lookahead` a step is planned while the one before is in flight. Nobody is preempted then: when a decode does not fit, the plan is
 // empty until nothing is in flight.

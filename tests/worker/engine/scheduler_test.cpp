@@ -250,6 +250,18 @@ TEST(scheduler, prompts_of_a_burst_are_answered_one_after_another) {
   }
 }
 
+TEST(scheduler, an_urgent_prompt_comes_before_a_shorter_one) {
+  Simulation simulation(limits({{1000, 1, 64, 8}}), 8, 0.0, 1);
+  const RequestId usual = simulation.add(40, 1).request.id, urgent = simulation.add(96, 1, -1).request.id;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(simulation.plan());
+    simulation.complete();
+  }
+  EXPECT_EQ(simulation.done, (std::vector<RequestId>{urgent}));
+  ASSERT_TRUE(simulation.drain(100));
+  EXPECT_EQ(simulation.done, (std::vector<RequestId>{urgent, usual}));
+}
+
 TEST(scheduler, short_prompts_do_not_starve_a_long_one) {
   Simulation simulation(limits({{1000, 1, 64, 8}}), 8, 0.0, 1);
   Sequence& long_one = simulation.add(600, 1);

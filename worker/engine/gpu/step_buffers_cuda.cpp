@@ -78,6 +78,16 @@ TokenOut read_token(const StepOutputs& outputs, int64_t i) {
   return out;
 }
 
+// What follows the leading decodes counts as prompts: the prompt kernel takes it.
+AttentionLoad attention_load(const StepPlan& plan, int64_t decodes) {
+  AttentionLoad load;
+  for (const PlanItem& item : plan.items) {
+    if (--decodes >= 0) load.decode_tokens += item.begin + 1;
+    else load.prompts.push_back({static_cast<int64_t>(item.tokens.size()), item.begin});
+  }
+  return load;
+}
+
 }  // namespace
 
 StepCounts counts_of(const StepPlan& plan) {
@@ -124,15 +134,6 @@ int64_t leading_decodes(const StepPlan& plan) {
     ++decodes;
   }
   return decodes;
-}
-
-AttentionLoad attention_load(const StepPlan& plan, int64_t decodes) {
-  AttentionLoad load;
-  for (const PlanItem& item : plan.items) {
-    if (--decodes >= 0) load.decode_tokens += item.begin + 1;
-    else load.prompts.push_back({static_cast<int64_t>(item.tokens.size()), item.begin});
-  }
-  return load;
 }
 
 StageInput stage_input(const StepPlan& plan, const StepInputs& inputs) {
